@@ -6,6 +6,7 @@
     ├── ConfigError(ValueError)             exit 2   config file, flags
     ├── DataError(ValueError)               exit 3   input files, rows, columns
     ├── FeatureError(ValueError)            exit 3   a value that a feature cannot take
+    ├── TrainingError(ArithmeticError)      exit 3   training went astray (non-finite loss)
     ├── CheckpointError(RuntimeError)       exit 4   saving and restoring
     ├── PlanError(RuntimeError)             exit 5   memory, sharding
     ├── ExportError(RuntimeError)           exit 6   export and parity
@@ -66,6 +67,12 @@ class DataError(TzrecError, ValueError):
 
 class FeatureError(TzrecError, ValueError):
     """A value cannot become the feature that the config describes."""
+
+    exit_code = 3
+
+
+class TrainingError(TzrecError, ArithmeticError):
+    """Training cannot go on: a loss is not finite."""
 
     exit_code = 3
 

@@ -1,0 +1,390 @@
+"""Composition root: what each command does, as a table of contents.
+
+The public names of the interface (`train_and_evaluate`, `evaluate`, `export`, `predict`,
+`predict_checkpoint`, `_create_features`, `_create_model`) live here; the work is done in
+`tzrec.training` and `tzrec.deploy`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tzrec.config import edit_config, prepare
+from tzrec.constant import EVAL_RESULT_FILENAME, Mode
+from tzrec.errors import ConfigError, Unsupported
+from tzrec.models.factory import create_model as _create_model
+from tzrec.models.model import PredictWrapper, TrainWrapper
+from tzrec.options import Options, from_environment
+from tzrec.protos.data_pb2 import DatasetType
+from tzrec.protos.pipeline_pb2 import EasyRecConfig
+from tzrec.training import build
+from tzrec.training.build import build_features as _create_features
+from tzrec.training.checkpoint.find import resolve
+from tzrec.training.checkpoint.restore import restore_model
+from tzrec.training.distributed.process_group import process_group
+from tzrec.training.evaluator import format_metrics, record_result, run_evaluation
+from tzrec.training.job import TrainingJob, closing
+
+__all__ = [
+    "_create_features",
+    "_create_model",
+    "evaluate",
+    "export",
+    "predict",
+    "predict_checkpoint",
+    "train_and_evaluate",
+]
+
+logger = logging.getLogger("tzrec")
+
+
+def train_and_evaluate(
+    pipeline_config_path: str,
+    *,
+    train_input_path: str | None = None,
+    eval_input_path: str | None = None,
+    model_dir: str | None = None,
+    continue_train: bool = False,
+    fine_tune_checkpoint: str | None = None,
+    edit_config_json: str | None = None,
+    ignore_restore_optimizer: bool = False,
+    edits: Sequence[str] = (),
+) -> None:
+    """Trains a model, evaluates after each checkpoint, and says where things are.
+
+    Args:
+        pipeline_config_path: config file.
+        train_input_path: overrides the config's.
+        eval_input_path: overrides the config's.
+        model_dir: overrides the config's.
+        continue_train: go on from the last checkpoint in ``model_dir``.
+        fine_tune_checkpoint: start from these weights.
+        edit_config_json: JSON object of config edits.
+        ignore_restore_optimizer: restore weights but not optimizer states.
+        edits: config edits as ``a.b.c=v``.
+
+    Raises:
+        TzrecError: config, data or checkpoint are wrong; the subclass says which.
+    """
+    config = prepare(
+        pipeline_config_path,
+        train_input_path=train_input_path,
+        eval_input_path=eval_input_path,
+        model_dir=model_dir,
+        fine_tune_checkpoint=fine_tune_checkpoint,
+        edit_config_json=edit_config_json,
+        edits=edits,
+    ).config
+    options = from_environment()
+    with process_group(options) as device:
+        run = TrainingJob(config, options, device)
+        run.train(continue_train=continue_train, ignore_optimizer=ignore_restore_optimizer)
+    logger.info("Train and Evaluate Finished.")
+
+
+def evaluate(
+    pipeline_config_path: str,
+    *,
+    checkpoint_path: str | None = None,
+    eval_input_path: str | None = None,
+    eval_result_filename: str = EVAL_RESULT_FILENAME,
+    edits: Sequence[str] = (),
+) -> dict[str, float]:
+    """Evaluates a checkpoint and appends the metrics to ``model_dir/eval_result_filename``.
+
+    Args:
+        pipeline_config_path: config file.
+        checkpoint_path: ``latest`` (default), ``best``, or a directory.
+        eval_input_path: overrides the config's.
+        eval_result_filename: name of the result file in ``model_dir``.
+        edits: config edits as ``a.b.c=v``.
+
+    Returns:
+        Metric name → value.
+
+    Raises:
+        TzrecError: config, data or checkpoint are wrong.
+    """
+    config = prepare(pipeline_config_path, eval_input_path=eval_input_path, edits=edits).config
+    options = from_environment()
+    with process_group(options) as device:
+        checkpoint, step = resolve(config.model_dir, checkpoint_path or "latest")
+        features = _create_features(config.data_config, config.feature_configs)
+        model = TrainWrapper(
+            build.build_model(config, features),
+            device=device,
+            mixed_precision=config.train_config.mixed_precision or None,
+        ).to(device)
+        logger.info("weights of %s: %s", checkpoint, restore_model(model, checkpoint))
+        loader = build.build_loader(
+            config, features, config.eval_input_path, mode=Mode.EVAL, options=options
+        )
+        with closing(loader):
+            metrics = run_evaluation(
+                model,
+                loader,
+                device=device,
+                num_steps=config.eval_config.num_steps,
+                num_batches=loader.num_batches,
+            )
+    result_path = Path(config.model_dir) / eval_result_filename
+    record_result(result_path, None if checkpoint_path else step, metrics)
+    logger.info("Eval Result %s: %s", checkpoint.name, format_metrics(metrics))
+    logger.info("Evaluate Finished.")
+    return metrics
+
+
+def export(
+    pipeline_config_path: str,
+    export_dir: str,
+    *,
+    checkpoint_path: str | None = None,
+    asset_files: str | None = None,
+    additional_export_config: str | None = None,
+    item_input_path: str | None = None,
+    edits: Sequence[str] = (),
+) -> Path:
+    """Exports a checkpoint; nothing is published unless it predicts like the trained model.
+
+    Args:
+        pipeline_config_path: config file.
+        export_dir: new directory.
+        checkpoint_path: ``latest``, ``best`` or a directory; default by ``export_config``.
+        asset_files: comma list of files to copy along.
+        additional_export_config: JSON object merged into ``model_acc.json``.
+        item_input_path: sample data of the item tower (match models).
+        edits: config edits as ``a.b.c=v``.
+
+    Returns:
+        The directory.
+
+    Raises:
+        TzrecError: config or checkpoint are wrong, or the export differs from the model.
+    """
+    from tzrec.deploy.export import export_artefact
+    from tzrec.deploy.options import ExportOptions
+
+    if item_input_path is not None:
+        raise Unsupported("--item_input_path: match models come with a later version")
+    export_options = ExportOptions(
+        asset_files=tuple(name for name in (asset_files or "").split(",") if name),
+        additional_export_config=_json_object(additional_export_config),
+    )
+    config = prepare(pipeline_config_path, edits=edits).config
+    options = from_environment()
+    with process_group(options):
+        if options.rank != 0:
+            logger.warning("export runs on rank 0 only")
+            return Path(export_dir)
+        checkpoint, _ = resolve(config.model_dir, checkpoint_path, config.export_config)
+        features = _create_features(config.data_config, config.feature_configs)
+        wrapper = _restored(config, features, checkpoint)
+        path = export_artefact(
+            config=config,
+            model=wrapper.model,
+            features=features,
+            golden=_golden_rows(config, features, options),
+            export_dir=export_dir,
+            options=export_options,
+        )
+    logger.info("exported %s to %s", checkpoint, path)
+    return path
+
+
+def predict(
+    predict_input_path: str,
+    predict_output_path: str,
+    scripted_model_path: str,
+    *,
+    reserved_columns: str | None = None,
+    output_columns: str | None = None,
+    batch_size: int | None = None,
+    is_profiling: bool = False,
+    debug_level: int = 0,
+    dataset_type: str | None = None,
+    predict_threads: int | None = None,
+    writer_type: str | None = None,
+    edit_config_json: str | None = None,
+    predict_steps: int | None = None,
+) -> None:
+    """Predicts a table with an exported model.
+
+    Args:
+        predict_input_path: input table.
+        predict_output_path: directory of ``part-{rank}`` files.
+        scripted_model_path: exported directory; its ``pipeline.config`` says how to read rows.
+        reserved_columns: comma list of input columns to keep; the first may be ``ALL_COLUMNS``
+            or ``ALL_EFFECTIVE_COLUMNS``.
+        output_columns: comma list of predictions to write; default all, sorted.
+        batch_size: rows of a batch.
+        is_profiling: not built yet.
+        debug_level: above 0 adds the column ``__features__``.
+        dataset_type: overrides the config's reader.
+        predict_threads: forward threads.
+        writer_type: ``CsvWriter`` or ``ParquetWriter``; default as the reader.
+        edit_config_json: JSON object of config edits.
+        predict_steps: batches to predict, all by default.
+
+    Raises:
+        TzrecError: the export, the input or an argument is wrong; nothing is written then.
+    """
+    from tzrec.deploy.predictor import Predictor
+
+    if is_profiling:
+        raise Unsupported("--is_profiling: profiling comes with a later version")
+    predictor = Predictor.load(scripted_model_path)
+    config = _prediction_config(predictor.config, batch_size, dataset_type, edit_config_json)
+    _predict_table(
+        config,
+        predictor.features,
+        lambda batch: predictor.forward(batch.to_dict(sparse_dtype=torch.int64)),
+        paths=(predict_input_path, predict_output_path),
+        reserved_columns=reserved_columns,
+        output_columns=output_columns,
+        writer_type=writer_type,
+        steps=predict_steps,
+        debug_level=debug_level,
+        threads=predict_threads or max(config.data_config.num_workers, 1),
+    )
+
+
+def predict_checkpoint(
+    pipeline_config_path: str,
+    predict_input_path: str,
+    predict_output_path: str,
+    *,
+    checkpoint_path: str | None = None,
+    reserved_columns: str | None = None,
+    output_columns: str | None = None,
+    batch_size: int | None = None,
+    dataset_type: str | None = None,
+    writer_type: str | None = None,
+    edit_config_json: str | None = None,
+    predict_steps: int | None = None,
+    edits: Sequence[str] = (),
+) -> None:
+    """Predicts a table with a checkpoint; arguments as in `predict` and `evaluate`.
+
+    Raises:
+        TzrecError: config, checkpoint or input are wrong; nothing is written then.
+    """
+    config = prepare(pipeline_config_path, edits=edits).config
+    config = _prediction_config(config, batch_size, dataset_type, edit_config_json)
+    checkpoint, _ = resolve(config.model_dir, checkpoint_path or "latest")
+    features = _create_features(config.data_config, config.feature_configs)
+    wrapper = _restored(config, features, checkpoint)
+    _predict_table(
+        config,
+        features,
+        lambda batch: wrapper(batch)[0],
+        paths=(predict_input_path, predict_output_path),
+        reserved_columns=reserved_columns,
+        output_columns=output_columns,
+        writer_type=writer_type,
+        steps=predict_steps,
+    )
+
+
+def _restored(config: EasyRecConfig, features: list[Any], checkpoint: Path) -> PredictWrapper:
+    """Builds the model for prediction and gives it the weights of a checkpoint."""
+    model = build.build_model(config, features, with_labels=False)
+    precision = config.train_config.mixed_precision or None
+    wrapper = PredictWrapper(model, device=torch.device("cpu"), mixed_precision=precision)
+    logger.info("weights of %s: %s", checkpoint, restore_model(wrapper, checkpoint))
+    model.set_is_inference(True)
+    wrapper.eval()
+    return wrapper
+
+
+def _golden_rows(
+    config: EasyRecConfig, features: list[Any], options: Options
+) -> dict[str, torch.Tensor]:
+    """Returns the first batch of the training data as the exported model takes it."""
+    loader = build.build_loader(
+        config, features, config.train_input_path, mode=Mode.PREDICT, options=options
+    )
+    with closing(loader):
+        return next(iter(loader)).to_dict(sparse_dtype=torch.int64)
+
+
+def _prediction_config(
+    config: EasyRecConfig,
+    batch_size: int | None,
+    dataset_type: str | None,
+    edit_config_json: str | None,
+) -> EasyRecConfig:
+    edited = EasyRecConfig()
+    edited.CopyFrom(config)
+    if batch_size:
+        edited.data_config.eval_batch_size = batch_size
+    if dataset_type:
+        if dataset_type not in DatasetType.keys():  # noqa: SIM118 (an enum wrapper, no dict)
+            raise ConfigError(
+                f"--dataset_type: {dataset_type!r}; known are {', '.join(DatasetType.keys())}"
+            )
+        edited.data_config.dataset_type = DatasetType.Value(dataset_type)
+    if edit_config_json:
+        edit_config(edited, edit_config_json)
+    return edited
+
+
+def _predict_table(
+    config: EasyRecConfig,
+    features: list[Any],
+    forward: Any,
+    *,
+    paths: tuple[str, str],
+    reserved_columns: str | None,
+    output_columns: str | None,
+    writer_type: str | None,
+    steps: int | None,
+    debug_level: int = 0,
+    threads: int = 1,
+) -> None:
+    from tzrec.datasets.dataset import create_writer
+    from tzrec.deploy.batch_predict import predict_table
+
+    options = from_environment()
+    reserved = [name for name in (reserved_columns or "").split(",") if name]
+    loader = build.build_loader(
+        config,
+        features,
+        paths[0],
+        mode=Mode.PREDICT,
+        options=options,
+        reserved_columns=reserved,
+        debug_level=debug_level,
+    )
+    with closing(loader):
+        summary = predict_table(
+            forward,
+            loader,
+            create_writer(paths[1], writer_type or _default_writer(config), rank=options.rank),
+            output_columns=[name for name in (output_columns or "").split(",") if name] or None,
+            steps=steps,
+            threads=threads,
+        )
+    logger.info("%s to %s", summary, paths[1])
+    logger.info("Predict Finished.")
+
+
+def _default_writer(config: EasyRecConfig) -> str:
+    return DatasetType.Name(config.data_config.dataset_type).replace("Dataset", "Writer")
+
+
+def _json_object(text: str | None) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--additional_export_config is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"--additional_export_config must be a JSON object, got {text!r}")
+    return value

@@ -1,0 +1,89 @@
+"""From a config to the objects of a run."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+
+from tzrec.constant import Mode
+from tzrec.datasets.dataset import create_dataloader
+from tzrec.features.feature import BaseFeature, FgMode, create_features
+from tzrec.models.factory import create_model
+from tzrec.models.model import BaseModel
+from tzrec.options import Options
+from tzrec.protos.data_pb2 import DataConfig
+from tzrec.protos.data_pb2 import FgMode as FgModeProto
+from tzrec.protos.pipeline_pb2 import EasyRecConfig
+
+
+def build_features(data_config: DataConfig, feature_configs: Any) -> list[BaseFeature]:
+    """Creates the features of a config, grouped sequences flattened, in config order."""
+    return create_features(
+        list(feature_configs),
+        fg_mode=FgMode[FgModeProto.Name(data_config.fg_mode)],
+        fg_encoded_multival_sep=data_config.fg_encoded_multival_sep,
+        force_base_data_group=data_config.force_base_data_group,
+    )
+
+
+def build_model(
+    config: EasyRecConfig, features: list[BaseFeature], *, with_labels: bool = True
+) -> BaseModel:
+    """Creates the model; without labels it can only predict."""
+    data_config = config.data_config
+    return create_model(
+        config.model_config,
+        features,
+        list(data_config.label_fields) if with_labels else [],
+        sample_weights=list(data_config.sample_weight_fields) if with_labels else [],
+    )
+
+
+def build_loader(
+    config: EasyRecConfig,
+    features: list[BaseFeature],
+    input_path: str,
+    *,
+    mode: Mode,
+    options: Options,
+    reserved_columns: list[str] | None = None,
+    debug_level: int = 0,
+) -> Any:
+    """Creates the loader of this rank."""
+    return create_dataloader(
+        config.data_config,
+        features,
+        input_path,
+        reserved_columns=reserved_columns,
+        mode=mode,
+        rank=options.rank,
+        world_size=options.world_size,
+        seed=run_seed(config, options),
+        debug_level=debug_level,
+    )
+
+
+def run_seed(config: EasyRecConfig, options: Options) -> int:
+    """Returns the seed of a run: the config's when written, else the environment's, else 42."""
+    if config.train_config.HasField("seed") or options.seed is None:
+        return config.train_config.seed
+    return options.seed
+
+
+def seed_everything(seed: int, *, deterministic: bool = False) -> None:
+    """Seeds initialisation and dropout; called by commands, never at import."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    if deterministic:
+        torch.use_deterministic_algorithms(True)
+
+
+def set_tf32(config: EasyRecConfig) -> None:
+    """Sets the TF32 switches that the config writes; others keep torch's default."""
+    train = config.train_config
+    if train.HasField("cudnn_allow_tf32"):
+        torch.backends.cudnn.allow_tf32 = train.cudnn_allow_tf32
+    if train.HasField("cuda_matmul_allow_tf32"):
+        torch.backends.cuda.matmul.allow_tf32 = train.cuda_matmul_allow_tf32

@@ -1,0 +1,101 @@
+"""What a run says at its start and at its end: one screen each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tzrec.optim.sparse_parameters import split_sparse_parameters
+from tzrec.training.trainer import Trainer
+
+_WIDTH = 14
+
+
+def start_summary(
+    trainer: Trainer,
+    *,
+    features: Sequence[Any],
+    model_dir: str | Path,
+    batch_size: int,
+    eval_rows: int | None,
+    mixed_precision: str,
+) -> str:
+    """Returns the lines shown before the first step: rows, features, parameters, steps."""
+    base_model = trainer.base_model
+    sparse, dense = count_parameters(base_model)
+    rows = trainer.loader.num_rows
+    per_pass = trainer.loader.num_batches
+    total = trainer.total_steps
+    steps = f"{total:,}" if total else "until stopped"
+    if per_pass:
+        steps += f" ({per_pass:,} per pass)"
+    kinds = _count_kinds(features)
+    lines = {
+        "model": type(base_model).__name__,
+        "rows": f"{_count(rows)} train, {_count(eval_rows)} eval, batch {batch_size:,}",
+        "features": f"{len(features)} ({kinds})",
+        "parameters": f"{sparse:,} in embedding tables, {dense:,} dense",
+        "steps": steps,
+        "device": f"{trainer.device}, {torch.get_num_threads()} threads, "
+        f"{mixed_precision or 'FP32'}",
+        "model_dir": str(model_dir),
+    }
+    if trainer.state.step:
+        lines["resumed"] = f"after step {trainer.state.last_step}, pass {trainer.state.epoch + 1}"
+    return _table(lines)
+
+
+def final_summary(
+    trainer: Trainer,
+    *,
+    num_rows: int,
+    seconds: float,
+    losses: dict[str, float],
+    metrics: dict[str, float],
+    model_dir: str | Path,
+) -> str:
+    """Returns the lines shown after the last step: rows/s, loss, metrics, where things are."""
+    rate = num_rows / seconds if seconds > 0 else 0.0
+    lines = {
+        "steps": f"{trainer.state.step:,} in {seconds:,.1f} s, {rate:,.0f} rows/s"
+        " (evaluation included)",
+    }
+    if trainer.stop_reason:
+        lines["stopped"] = trainer.stop_reason
+    if losses:
+        lines["last loss"] = " ".join(f"{key}:{value:.5f}" for key, value in losses.items())
+    if metrics:
+        lines["evaluation"] = " ".join(f"{key}:{value:.5f}" for key, value in metrics.items())
+    lines["checkpoint"] = f"{model_dir}/model.ckpt-{trainer.state.last_step}"
+    return _table(lines)
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Returns the number of parameters in embedding tables and elsewhere."""
+    trainable, frozen = split_sparse_parameters(model)
+    sparse_ids = {id(parameter) for parameter in [*trainable, *frozen]}
+    sparse = sum(parameter.numel() for parameter in [*trainable, *frozen])
+    dense = sum(p.numel() for p in model.parameters() if id(p) not in sparse_ids)
+    return sparse, dense
+
+
+def _count_kinds(features: Sequence[Any]) -> str:
+    counts: dict[str, int] = {}
+    for feature in features:
+        kind = "sparse" if feature.is_sparse else "dense"
+        if feature.is_sequence:
+            kind = f"{kind} sequence"
+        counts[kind] = counts.get(kind, 0) + 1
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def _count(rows: int | None) -> str:
+    return "?" if rows is None else f"{rows:,}"
+
+
+def _table(lines: dict[str, str]) -> str:
+    return "\n".join(f"  {key:<{_WIDTH}}{value}" for key, value in lines.items())

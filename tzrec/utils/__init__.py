@@ -1,0 +1,1 @@
+"""Import paths of the interface; the code lives elsewhere."""
