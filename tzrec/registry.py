@@ -83,13 +83,15 @@ def load_by_path(path: str) -> type:
     """
     module_name, _, class_name = path.rpartition(".")
     if not module_name or not all(part.isidentifier() for part in path.split(".")):
-        raise ConfigError(f"{path!r} is not a class path", hint='write it as "package.module.Class"')
+        raise ConfigError(
+            f"{path!r} is not a class path", hint='write it as "package.module.Class"'
+        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise MissingDependencyError(
-                f"cannot import {module_name!r} of the class path {path!r}: no module {error.name!r}",
+                f"cannot import {module_name!r} for the class {path!r}: no module {error.name!r}",
                 hint="run from the folder that holds it, or put that folder on PYTHONPATH",
             ) from error
         raise

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+# Descriptors of a field and of a message: their classes and stubs differ between protobuf majors.
+AnyField: TypeAlias = Any
+AnyDescriptor: TypeAlias = Any
+
 STRUCT = "google.protobuf.Struct"
 
 
-def is_repeated(field: FieldDescriptor) -> bool:
+def is_repeated(field: AnyField) -> bool:
     """Tells whether a field is repeated (maps are)."""
     known = getattr(field, "is_repeated", None)
     return bool(known) if known is not None else field.label == FieldDescriptor.LABEL_REPEATED
 
 
-def is_required(field: FieldDescriptor) -> bool:
+def is_required(field: AnyField) -> bool:
     """Tells whether a field is marked ``required``."""
     known = getattr(field, "is_required", None)
     return bool(known) if known is not None else field.label == FieldDescriptor.LABEL_REQUIRED
 
 
-def is_message(field: FieldDescriptor) -> bool:
+def is_message(field: AnyField) -> bool:
     """Tells whether a field holds messages (maps do)."""
     return bool(field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE)
 
 
-def is_map(field: FieldDescriptor) -> bool:
+def is_map(field: AnyField) -> bool:
     """Tells whether a field is a map."""
-    return is_message(field) and field.message_type.GetOptions().map_entry
+    return is_message(field) and bool(field.message_type.GetOptions().map_entry)
 
 
 def which_field(message: Message, oneof: str) -> str | None:
@@ -45,7 +49,8 @@ def which_msg(message: Message, oneof: str) -> str:
     name = which_field(message, oneof)
     if name is None:
         return ""
-    return str(message.DESCRIPTOR.fields_by_name[name].message_type.name)
+    field: AnyField = message.DESCRIPTOR.fields_by_name[name]
+    return str(field.message_type.name)
 
 
 def config_to_kwargs(message: Message) -> dict[str, Any]:
@@ -59,7 +64,8 @@ def config_to_kwargs(message: Message) -> dict[str, Any]:
     if message.DESCRIPTOR.full_name == STRUCT:
         return {key: _struct_value(value) for key, value in message.fields.items()}  # type: ignore[attr-defined]
     kwargs: dict[str, Any] = {}
-    for field in message.DESCRIPTOR.fields:
+    fields: list[AnyField] = list(message.DESCRIPTOR.fields)
+    for field in fields:
         value = getattr(message, field.name)
         if is_map(field):
             item = field.message_type.fields_by_name["value"]
@@ -73,7 +79,7 @@ def config_to_kwargs(message: Message) -> dict[str, Any]:
     return kwargs
 
 
-def _plain(field: FieldDescriptor, value: Any) -> Any:
+def _plain(field: AnyField, value: Any) -> Any:
     if is_message(field):
         return config_to_kwargs(value)
     if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
@@ -108,9 +114,10 @@ def shortest_float(value: float) -> float:
     return value
 
 
-def children(message: Message, path: str = "") -> Iterator[tuple[str, FieldDescriptor, Message]]:
+def children(message: Message, path: str = "") -> Iterator[tuple[str, AnyField, Message]]:
     """Yields ``(path, field, message)`` of every message set directly inside ``message``."""
-    for field in message.DESCRIPTOR.fields:
+    fields: list[AnyField] = list(message.DESCRIPTOR.fields)
+    for field in fields:
         if not is_message(field) or is_map(field):
             continue
         here = f"{path}.{field.name}" if path else field.name

@@ -1,0 +1,103 @@
+"""A small click log with a planted signal, and a config that trains on it."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+NUM_USERS, NUM_ITEMS, NUM_CATES = 40, 30, 5
+
+CONFIG = """
+train_input_path: "{root}/train.parquet"
+eval_input_path: "{root}/eval.parquet"
+model_dir: "{root}/run"
+train_config {{
+  sparse_optimizer {{
+    {sparse} {{ lr: 0.05 }}
+    constant_learning_rate {{}}
+  }}
+  dense_optimizer {{
+    adam_optimizer {{ lr: 0.01 }}
+    exponential_decay_learning_rate {{ decay_size: 5 decay_factor: 0.9 }}
+  }}
+  num_epochs: 2
+  save_checkpoints_steps: 5
+  log_step_count_steps: 4
+  use_tensorboard: false
+}}
+data_config {{
+  batch_size: 64
+  dataset_type: ParquetDataset
+  label_fields: "clk"
+  num_workers: 0
+  shuffle: {shuffle}
+  shuffle_buffer_size: 4
+}}
+feature_configs {{ id_feature {{ feature_name: "user_id" expression: "user:user_id" embedding_dim: 8 num_buckets: 40 }} }}
+feature_configs {{ id_feature {{ feature_name: "item_id" expression: "item:item_id" embedding_dim: 8 num_buckets: 30 embedding_name: "item" }} }}
+feature_configs {{ id_feature {{ feature_name: "tags" expression: "item:tags" embedding_dim: 8 num_buckets: 5 pooling: "mean" }} }}
+feature_configs {{ raw_feature {{ feature_name: "price" expression: "item:price" }} }}
+feature_configs {{
+  sequence_feature {{
+    sequence_name: "click"
+    sequence_length: 6
+    sequence_delim: ";"
+    features {{ id_feature {{ feature_name: "item_id" expression: "item:item_id" embedding_dim: 8 num_buckets: 30 embedding_name: "item" }} }}
+    features {{ raw_feature {{ feature_name: "price" expression: "item:price" }} }}
+  }}
+}}
+model_config {{
+  feature_groups {{ group_name: "deep" feature_names: ["user_id", "item_id", "tags", "price"] group_type: DEEP }}
+  feature_groups {{ group_name: "seq" feature_names: ["item_id", "price", "click__item_id", "click__price"] group_type: SEQUENCE }}
+  multi_tower_din {{
+    towers {{ input: "deep" mlp {{ hidden_units: [16, 8] dropout_ratio: 0.1 }} }}
+    din_towers {{ input: "seq" attn_mlp {{ hidden_units: [8] }} }}
+    final {{ hidden_units: 8 }}
+  }}
+  losses {{ binary_cross_entropy {{}} }}
+  metrics {{ auc {{}} }}
+  train_metrics {{ auc {{}} decay_step: 3 }}
+}}
+"""
+
+
+def click_table(num_rows: int, seed: int) -> pa.Table:
+    """Rows whose click probability depends on user, item, price and history."""
+    rng = np.random.default_rng(seed)
+    taste = np.random.default_rng(0).normal(size=(NUM_USERS, NUM_ITEMS))
+    user = rng.integers(0, NUM_USERS, num_rows)
+    item = rng.integers(0, NUM_ITEMS, num_rows)
+    price = rng.uniform(0, 1, num_rows)
+    lengths = rng.integers(0, 5, num_rows)
+    history = [rng.integers(0, NUM_ITEMS, n) for n in lengths]
+    logit = 2 * taste[user, item] - 2 * price + np.array([item[i] in h for i, h in enumerate(history)])
+    label = rng.uniform(size=num_rows) < 1 / (1 + np.exp(-logit))
+    tags = ["\x03".join(str(t) for t in {i % NUM_CATES, (i + 2) % NUM_CATES}) for i in item]
+    return pa.table(
+        {
+            "row": np.arange(num_rows),
+            "user_id": user,
+            "item_id": item,
+            "tags": tags,
+            "price": price.astype(np.float32),
+            "click__item_id": [";".join(map(str, h)) for h in history],
+            "click__price": [";".join(f"{i / NUM_ITEMS:.3f}" for i in h) for h in history],
+            "clk": label.astype(np.int64),
+        }
+    )
+
+
+@pytest.fixture
+def click_config(tmp_path: Path):
+    """Returns ``make(sparse=…, shuffle=…) -> config path``; data lies beside it."""
+
+    def make(sparse: str = "adagrad_optimizer", *, shuffle: bool = True, num_rows: int = 1000) -> Path:
+        pq.write_table(click_table(num_rows, 1), tmp_path / "train.parquet", row_group_size=300)
+        pq.write_table(click_table(500, 2), tmp_path / "eval.parquet")
+        path = tmp_path / "click.config"
+        path.write_text(CONFIG.format(root=tmp_path, sparse=sparse, shuffle=str(shuffle).lower()))
+        return path
+
+    return make

@@ -1,0 +1,83 @@
+"""The ``tzrec`` command. Sub-commands are imported when they are used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from tzrec import __version__
+from tzrec.cli.console import UsageError, run_command
+from tzrec.cli.parser import Parser
+from tzrec.errors import did_you_mean
+
+__all__ = ["COMMANDS", "main"]
+
+# Name → what it does. Each is a module of this package with DESCRIPTION, EXAMPLES,
+# add_arguments(parser) and run(args) -> exit code.
+COMMANDS: Mapping[str, str] = {
+    "demo": "train, evaluate, export and predict on made-up clicks, in about two minutes",
+    "check": "check a config (and, with --data, its data files)",
+    "train": "train and evaluate a model",
+    "eval": "evaluate a checkpoint",
+    "predict": "predict a table with an exported model or a checkpoint",
+    "export": "export a checkpoint as a TorchScript model",
+    "data": "convert data sets to input files",
+    "doctor": "check this machine's installation",
+}
+
+_HELP = """\
+usage: tzrec COMMAND ...
+
+tzrec {version}: an open recommender framework.
+
+commands:
+{commands}
+
+  tzrec COMMAND --help tells more. Start with: tzrec demo
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code: 0 ok, 1 bug, 2 config or usage, 3 data, 4 checkpoint, 5 memory,
+        6 export, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _dispatch(arguments))
+
+
+def _dispatch(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help", "help"):
+        print(help_text(), end="")
+        return 0
+    if name in ("-V", "--version", "version"):
+        print(f"tzrec {__version__}")
+        return 0
+    if name not in COMMANDS:
+        kind = "flag" if name.startswith("-") else "command"
+        raise UsageError(
+            f"tzrec: unknown {kind} {name!r}{did_you_mean(name, COMMANDS)}",
+            hint=f"commands: {', '.join(COMMANDS)}",
+        )
+    command = importlib.import_module(f"tzrec.cli.{name}")
+    parser = Parser(
+        prog=f"tzrec {name}",
+        description=command.DESCRIPTION,
+        epilog=f"examples:\n{command.EXAMPLES}",
+    )
+    command.add_arguments(parser)
+    code: int | None = command.run(parser.parse_args(arguments[1:]))
+    return code or 0
+
+
+def help_text() -> str:
+    """Returns what ``tzrec --help`` shows."""
+    commands = "\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items())
+    return _HELP.format(version=__version__, commands=commands)

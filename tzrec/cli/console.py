@@ -1,0 +1,100 @@
+"""The terminal side of a command: logging, silence of libraries, errors and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+
+from tzrec.errors import ConfigError, TzrecError, Unsupported
+
+logger = logging.getLogger("tzrec")
+
+INTERRUPTED = 130
+BUG = 1
+
+_LOUD = ("torch", "torchrec", "fbgemm_gpu", "fsspec", "numba", "tensorboard", "iopath")
+
+
+class UsageError(ConfigError):
+    """The command line is wrong."""
+
+
+def setup_logging(level: str = "INFO") -> None:
+    """Sends the logger ``tzrec`` to stderr as ``[time][LEVEL] message``.
+
+    Args:
+        level: level name. Calling again only changes the level.
+    """
+    logger.setLevel(level)
+    logger.propagate = False
+    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+        handler = _StderrHandler()
+        handler.setFormatter(
+            logging.Formatter("[%(asctime)s][%(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S")
+        )
+        logger.addHandler(handler)
+
+
+class _StderrHandler(logging.StreamHandler):
+    """Writes to what ``sys.stderr`` is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def quiet_libraries() -> None:
+    """Leaves out what libraries print that a user cannot act on."""
+    if logger.isEnabledFor(logging.DEBUG):
+        return
+    warnings.filterwarnings("ignore")
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def run_command(function: Callable[[], int | None], *, rank: int = 0) -> int:
+    """Runs a command and turns what it raises into a message and an exit code.
+
+    A `TzrecError` is shown without a traceback (with one at log level DEBUG). Config errors are
+    the same on every process of a job, so only rank 0 shows them.
+
+    Args:
+        function: the command; what it returns is the exit code, None means 0.
+        rank: rank of this process.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        return function() or 0
+    except TzrecError as error:
+        if rank == 0 or not isinstance(error, (ConfigError, Unsupported)):
+            if logger.isEnabledFor(logging.DEBUG):
+                traceback.print_exc()
+            prefix = f"[rank {rank}] " if rank else ""
+            _say(f"{prefix}{error}" if str(error) else f"{prefix}{type(error).__name__}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`tzrec ... | head`); keep Python from saying so.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception:
+        traceback.print_exc()
+        _say("This is a bug in tzrec, not in your config. Please report the lines above.")
+        return BUG
+
+
+def _say(text: str) -> None:
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,64 @@
+"""What every command that trains or predicts does before torch is imported."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from tzrec.cli.console import quiet_libraries, run_command, setup_logging
+from tzrec.cli.parser import Parser
+from tzrec.options import Options, from_environment, prepare_process
+
+logger = logging.getLogger("tzrec")
+
+
+def start() -> Options:
+    """Sets up the process: environment, logging, silence of libraries.
+
+    Raises:
+        ConfigError: an environment variable has a value that it cannot have.
+    """
+    options = from_environment()
+    prepare_process()
+    setup_logging(options.log_level)
+    quiet_libraries()
+    if options.rank == 0:
+        for variable in options.no_effect:
+            logger.warning(
+                "environment variable %s has no effect: its part comes with a later version",
+                variable,
+            )
+    return options
+
+
+def check_early(path: str, **overrides: Any) -> None:
+    """Checks the config before torch is imported, so that a wrong one answers at once.
+
+    Raises:
+        ConfigError: with all problems.
+    """
+    from tzrec.config import prepare
+
+    prepare(path, log_warnings=False, **overrides)
+
+
+def interface_command(parser: Parser, body: Any, argv: list[str] | None) -> int:
+    """Runs a module of the interface (``python -m tzrec.train_eval``).
+
+    Args:
+        parser: its flags.
+        body: what to do with the parsed flags.
+        argv: arguments; None takes those of the process.
+    """
+    import sys
+
+    arguments = sys.argv[1:] if argv is None else argv
+    state = {"rank": 0}
+
+    def command() -> int:
+        args = parser.parse_args(arguments)
+        state["rank"] = start().rank
+        body(args)
+        return 0
+
+    return run_command(command)

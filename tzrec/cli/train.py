@@ -1,0 +1,66 @@
+"""``tzrec train``."""
+
+from __future__ import annotations
+
+import argparse
+
+from tzrec.cli.job import check_early, start
+from tzrec.cli.parser import add_config, add_edit_json, add_edits, config_of
+
+DESCRIPTION = "Trains the model of a config, saves checkpoints, evaluates after each."
+EXAMPLES = """\
+  tzrec train rank.config
+  tzrec train rank.config --model-dir run2 --set train_config.num_epochs=3
+  tzrec train rank.config --continue           go on where the last run stopped
+  torchrun --nproc-per-node 2 -m tzrec.train_eval --pipeline_config_path rank.config"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``tzrec train``."""
+    add_config(parser)
+    parser.add_argument("--model-dir", metavar="DIR", help="where the run goes (config: model_dir)")
+    parser.add_argument(
+        "--train-input-path", metavar="FILES", help="training data (comma list of globs)"
+    )
+    parser.add_argument("--eval-input-path", metavar="FILES", help='evaluation data, "" for none')
+    parser.add_argument(
+        "--continue",
+        "--continue-train",
+        dest="continue_train",
+        action="store_true",
+        help="go on from the newest checkpoint of the run directory",
+    )
+    parser.add_argument(
+        "--fine-tune-checkpoint", metavar="DIR", help="start with the weights of this checkpoint"
+    )
+    parser.add_argument(
+        "--ignore-restore-optimizer",
+        action="store_true",
+        help="restore weights, but not the optimizers' state",
+    )
+    add_edits(parser)
+    add_edit_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains."""
+    path = config_of(args, "train")
+    overrides = {
+        "train_input_path": args.train_input_path,
+        "eval_input_path": args.eval_input_path,
+        "model_dir": args.model_dir,
+        "fine_tune_checkpoint": args.fine_tune_checkpoint,
+        "edit_config_json": args.edit_config_json,
+        "edits": tuple(args.edits),
+    }
+    start()
+    check_early(path, **overrides)
+    from tzrec.main import train_and_evaluate
+
+    train_and_evaluate(
+        path,
+        continue_train=args.continue_train,
+        ignore_restore_optimizer=args.ignore_restore_optimizer,
+        **overrides,
+    )
+    return 0

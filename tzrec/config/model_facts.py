@@ -1,0 +1,157 @@
+"""The models of this version: where they live and what they need of a config."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from tzrec.config.messages import which_field
+from tzrec.config.problem import Problem
+from tzrec.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from tzrec.config.validate.frame import Context
+
+_DEEP = ("DEEP",)
+_POOLED = ("DEEP", "WIDE")
+_STEPS = ("SEQUENCE",)
+
+
+def _no_check(context: Context) -> Iterable[Problem]:
+    del context
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFacts:
+    """What is known about a model without importing it.
+
+    Attributes:
+        module: module that defines the class; the class is named like the message.
+        required_groups: group name → group types that it may have.
+        optional_groups: the same for groups that may be left out.
+        check: further rules.
+        reads_all_groups: the model may read any group; else only those named here or by
+            ``inputs``.
+        inputs: config fields below the model that name groups, with their types.
+        single_task: losses and metrics stand in ``model_config``.
+        needs_loss: at least one loss must be configured.
+    """
+
+    module: str
+    required_groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    optional_groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    check: Callable[[Context], Iterable[Problem]] = _no_check
+    reads_all_groups: bool = False
+    inputs: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    single_task: bool = True
+    needs_loss: bool = True
+
+
+def _deepfm(context: Context) -> Iterator[Problem]:
+    """FM multiplies vectors of one width."""
+    from tzrec.config.validate.encoders import output_width, sequence_widths
+
+    name = "fm" if "fm" in context.groups else "deep"
+    if name not in context.groups:
+        return
+    group = context.groups[name]
+    dims = {n: d for n, d in context.group_dims(name).items() if d is not None}
+    nested = {sub.group_name or name: sub for sub in group.sequence_groups}
+    for index, wrapper in enumerate(group.sequence_encoders):
+        kind = which_field(wrapper, "seq_module")
+        if kind is None:
+            continue
+        encoder = getattr(wrapper, kind)
+        source = nested.get(encoder.input or next(iter(nested), ""))
+        if source is not None:
+            _, width = sequence_widths(context, source.feature_names)
+            dim = output_width(kind, encoder, width)
+            if dim is not None:
+                dims[f"sequence_encoders[{index}]"] = dim
+    by_dim: dict[int, list[str]] = {}
+    for feature, dim in dims.items():
+        by_dim.setdefault(dim, []).append(feature)
+    if len(by_dim) > 1:
+        parts = [
+            f"{dim} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for dim, names in sorted(by_dim.items(), key=lambda item: -len(item[1]))
+        ]
+        yield Problem(
+            f"{context.group_path(name)}.feature_names",
+            f"FM multiplies the features of group {name!r}, so they need one width, not "
+            + " and ".join(parts),
+            "make their embedding_dim equal"
+            + ("" if name == "fm" else ", or name a group fm that holds features of one width"),
+        )
+
+
+def _multi_tower(context: Context) -> Iterator[Problem]:
+    if not context.model.towers and not context.is_broken(context.model_path):
+        yield Problem(
+            f"{context.model_path}.towers",
+            "is missing: the model has no tower",
+            "one towers { input: GROUP mlp { ... } } per feature group",
+        )
+
+
+def _multi_tower_din(context: Context) -> Iterator[Problem]:
+    """DIN towers compare a query with a sequence."""
+    from tzrec.config.validate.encoders import query_fits, sequence_widths
+
+    path = context.model_path
+    if not context.model.towers and not context.model.din_towers and not context.is_broken(path):
+        yield Problem(
+            path,
+            "the model has neither towers nor din_towers",
+            "one towers { input: GROUP mlp { ... } } per DEEP group, "
+            "one din_towers { input: GROUP attn_mlp { ... } } per SEQUENCE group",
+        )
+    for index, tower in enumerate(context.model.din_towers):
+        group = context.groups.get(tower.input)
+        if group is not None:
+            widths = sequence_widths(context, group.feature_names)
+            yield from query_fits(f"{path}.din_towers[{index}].input", "din_encoder", *widths)
+
+
+def _custom_model(context: Context) -> Iterator[Problem]:
+    path = context.model.class_path
+    parts = path.split(".")
+    if path and (len(parts) < 2 or not all(part.isidentifier() for part in parts)):
+        yield Problem(
+            f"{context.model_path}.class_path",
+            f"is {path!r}, must be package.module.Class",
+            'for example "shop.models.TwoHead"',
+        )
+
+
+MODELS: Mapping[str, ModelFacts] = {
+    "WideAndDeep": ModelFacts(
+        "tzrec.models.wide_and_deep", required_groups={"wide": ("WIDE",), "deep": _DEEP}
+    ),
+    "DeepFM": ModelFacts(
+        "tzrec.models.deepfm",
+        required_groups={"wide": ("WIDE",), "deep": _DEEP},
+        optional_groups={"fm": _DEEP},
+        check=_deepfm,
+    ),
+    "MultiTower": ModelFacts(
+        "tzrec.models.multi_tower", inputs={"towers": _POOLED}, check=_multi_tower
+    ),
+    "MultiTowerDIN": ModelFacts(
+        "tzrec.models.multi_tower_din",
+        inputs={"towers": _POOLED, "din_towers": _STEPS},
+        check=_multi_tower_din,
+    ),
+    "CustomModel": ModelFacts(
+        "tzrec.models.factory", reads_all_groups=True, check=_custom_model, needs_loss=False
+    ),
+}
+
+
+def missing_group(name: str, kinds: tuple[str, ...], spare: Iterable[str]) -> tuple[str, str]:
+    """Returns message and hint for a group that is not there."""
+    what = f"the model needs a feature group named {name!r}{did_you_mean(name, spare)}"
+    hint = f'feature_groups {{ group_name: "{name}" group_type: {kinds[0]} feature_names: ... }}'
+    return what, hint

@@ -1,0 +1,176 @@
+"""Rules for paths, readers, labels and columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tzrec.config.problem import Problem, warning
+from tzrec.config.validate.frame import Context, quoted
+from tzrec.errors import did_you_mean
+from tzrec.protos.data_pb2 import DatasetType
+
+_BY_SUFFIX = {".csv": "CsvDataset", ".parquet": "ParquetDataset"}
+_BY_SCHEME = {"odps://": "OdpsDataset", "kafka://": "KafkaDataset"}
+_SCALARS = ("INT32", "INT64", "STRING", "FLOAT", "DOUBLE", "INT", "BIGINT")
+
+
+def dataset_type_of(path: str) -> str:
+    """Returns the reader that a path asks for by scheme or ending, or ""."""
+    for scheme, name in _BY_SCHEME.items():
+        if path.startswith(scheme):
+            return name
+    return next((name for suffix, name in _BY_SUFFIX.items() if path.endswith(suffix)), "")
+
+
+def readers(context: Context) -> Iterator[Problem]:
+    """The reader is known and fits the paths."""
+    config = context.config
+    written = config.data_config.HasField("dataset_type")
+    chosen = DatasetType.Name(config.data_config.dataset_type) if written else ""
+    for name in ("train_input_path", "eval_input_path"):
+        found = {dataset_type_of(path.strip()) for path in getattr(config, name).split(",")}
+        if not getattr(config, name).strip() or context.for_serving:
+            continue
+        asked = sorted(found - {""})
+        if len(asked) > 1:
+            yield Problem(name, f"mixes {quoted(asked)} files", "give files of one kind")
+        elif asked and chosen and asked[0] != chosen and chosen in _BY_SUFFIX.values():
+            yield Problem(
+                "data_config.dataset_type",
+                f"is {chosen}, but {name} is read by {asked[0]}: {getattr(config, name)}",
+                f"write dataset_type: {asked[0]} or remove it",
+            )
+        elif not asked and not chosen:
+            yield Problem(
+                "data_config.dataset_type",
+                f"is missing, and {name} does not end in .csv or .parquet: {getattr(config, name)}",
+                "write dataset_type: ParquetDataset or CsvDataset",
+            )
+
+
+def labels(context: Context) -> Iterator[Problem]:
+    """There is a label, and it is no input."""
+    data = context.config.data_config
+    if not context.config.HasField("data_config") or context.is_broken("data_config"):
+        return
+    if not data.label_fields:
+        if not context.for_serving:
+            yield Problem(
+                "data_config.label_fields",
+                "is missing: no column is named to learn from",
+                'for example label_fields: "clk"',
+            )
+        return
+    for name in ("label_fields", "sample_weight_fields"):
+        fields = list(getattr(data, name))
+        for index, field in enumerate(fields):
+            where = f"data_config.{name}[{index}]"
+            if not field:
+                yield Problem(where, "is empty")
+            elif field in fields[:index]:
+                yield Problem(where, f"{field!r} is given twice")
+            if (
+                name == "label_fields"
+                and context.feature_columns
+                and (field in context.features_by_name)
+            ):
+                yield warning(
+                    where,
+                    f"label {field!r} is also a feature: the model sees what it is to predict",
+                    "remove the feature, unless the two mean different things",
+                )
+
+
+def csv(context: Context) -> Iterator[Problem]:
+    """CSV has one delimiter and known columns."""
+    data = context.config.data_config
+    kinds = {dataset_type_of(p.strip()) for p in context.config.train_input_path.split(",")}
+    if data.HasField("dataset_type"):
+        kinds = {DatasetType.Name(data.dataset_type)}
+    if "CsvDataset" not in kinds or context.is_broken("data_config"):
+        return
+    if len(data.delimiter) != 1:
+        yield Problem("data_config.delimiter", f"is {data.delimiter!r}, must be one character")
+    if not data.with_header and not data.input_fields and not data.input_fields_str.strip():
+        yield Problem(
+            "data_config.with_header",
+            "is false, and input_fields does not name the columns",
+            "write with_header: true if the first line holds the names, else list input_fields",
+        )
+
+
+def separators(context: Context) -> Iterator[Problem]:
+    """Values of a text column can be split."""
+    if not context.config.data_config.fg_encoded_multival_sep:
+        yield Problem("data_config.fg_encoded_multival_sep", "is empty")
+
+
+def input_fields(context: Context) -> Iterator[Problem]:
+    """The schema is readable and has every column that is read."""
+    data = context.config.data_config
+    names = [field.input_name for field in data.input_fields]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield Problem(f"data_config.input_fields[{index}]", f"column {name!r} is given twice")
+    if data.input_fields_str.strip():
+        names = []
+        for part in data.input_fields_str.split(";"):
+            if part.strip():
+                name, _, type_text = part.partition(":")
+                names.append(name.strip())
+                problem = _field_problem(name.strip(), type_text)
+                if problem:
+                    yield Problem("data_config.input_fields_str", f"{part.strip()!r} {problem}")
+    if not names:
+        return
+    for column, where, what in needed_columns(context):
+        if column not in names:
+            yield Problem(
+                where,
+                f"{what} column {column!r} is not in the input_fields{did_you_mean(column, names)}",
+            )
+
+
+def _field_problem(name: str, type_text: str) -> str:
+    text = re.sub(r"\s", "", type_text).upper()
+    scalars = "|".join(_SCALARS)
+    array = rf"ARRAY<(?:{scalars})>|ARRAY<ARRAY<(?:{scalars})>>"
+    table = rf"MAP<(?:STRING|INT64|INT32|INT|BIGINT),(?:{scalars})>"
+    if not name or not text:
+        return "must be name:TYPE"
+    if not re.fullmatch(rf"{scalars}|{array}|{table}", text):
+        inner = re.split(r"[<>,]", text)
+        options = (*_SCALARS, "ARRAY", "MAP")
+        wrong = next((word for word in inner if word and word not in options), text)
+        return f"has no known type{did_you_mean(wrong, options)}"
+    return ""
+
+
+def needed_columns(context: Context) -> Iterator[tuple[str, str, str]]:
+    """Yields column, config path and kind of every column that training reads."""
+    if context.feature_columns:
+        for feature in context.features:
+            if feature.supported and not feature.config.stub_type and feature.config.feature_name:
+                yield feature.name, f"{feature.path}.feature_name", "feature"
+    data = context.config.data_config
+    for index, name in enumerate(data.label_fields):
+        yield name, f"data_config.label_fields[{index}]", "label"
+    for index, name in enumerate(data.sample_weight_fields):
+        yield name, f"data_config.sample_weight_fields[{index}]", "sample weight"
+
+
+def masks(context: Context) -> Iterator[Problem]:
+    """Masks have something to mask."""
+    data = context.config.data_config
+    masked = any(feature.supported and feature.config.use_mask for feature in context.features)
+    if data.sample_mask_prob > 0 and not masked:
+        yield warning(
+            "data_config.sample_mask_prob",
+            "has no effect: no feature has use_mask: true",
+        )
+    if data.negative_sample_mask_prob > 0 and data.WhichOneof("sampler") is None:
+        yield warning("data_config.negative_sample_mask_prob", "has no effect without a sampler")
+
+
+RULES = (readers, labels, csv, separators, input_fields, masks)

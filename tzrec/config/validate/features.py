@@ -1,0 +1,315 @@
+"""Rules for features: names, inputs, tables, values."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+from collections.abc import Iterator
+
+from tzrec.config.feature_facts import FeatureFacts
+from tzrec.config.messages import which_field
+from tzrec.config.problem import Problem, warning
+from tzrec.config.validate.frame import Context, quoted
+from tzrec.errors import did_you_mean
+
+SIDES = ("user", "item", "context", "feature", "const")
+
+
+def _supported(context: Context) -> list[FeatureFacts]:
+    return [feature for feature in context.features if feature.supported]
+
+
+def names(context: Context) -> Iterator[Problem]:
+    """Names are unique."""
+    seen: dict[str, FeatureFacts] = {}
+    for feature in context.features:
+        name = feature.name
+        if not feature.config.feature_name:
+            continue  # reported as missing
+        if name in seen:
+            yield Problem(
+                f"{feature.path}.feature_name",
+                f"feature {name!r} is configured twice, before at {seen[name].path}",
+                "remove one of them or rename it",
+            )
+        seen.setdefault(name, feature)
+
+
+def expressions(context: Context) -> Iterator[Problem]:
+    """Inputs are ``side:column``."""
+    for feature in _supported(context):
+        where = f"{feature.path}.expression"
+        text = feature.config.expression
+        if not text:
+            if not context.feature_columns:
+                yield Problem(where, "is missing: write side:column", f"sides: {', '.join(SIDES)}")
+            continue
+        side, colon, column = text.partition(":")
+        if not colon or not column:
+            yield Problem(
+                where,
+                f"is {text!r}, must be side:column",
+                f"for example user:{text.strip(':') or 'age'}; sides: {', '.join(SIDES)}",
+            )
+        elif side not in SIDES:
+            yield Problem(
+                where,
+                f"unknown side {side!r} in {text!r}{did_you_mean(side, SIDES)}",
+                f"sides: {', '.join(SIDES)}",
+            )
+
+
+def id_tables(context: Context) -> Iterator[Problem]:
+    """An id feature says how many rows its table has, in one way."""
+    for feature in _supported(context):
+        if feature.kind != "id_feature" or context.is_broken(feature.path):
+            continue
+        ways = feature.bucketisers
+        if not ways:
+            yield Problem(
+                feature.path,
+                f"feature {feature.name!r} does not say how many ids it has",
+                "set one of hash_bucket_size, num_buckets, vocab_list, vocab_dict, vocab_file",
+            )
+        elif "num_buckets" in ways and feature.vocabulary_rows is not None:
+            yield from _vocabulary_against_buckets(feature)
+        elif len(ways) > 1:
+            yield warning(
+                feature.path,
+                f"feature {feature.name!r} has {quoted(ways)}; {ways[0]} sets the table size",
+                f"keep {ways[0]} only",
+            )
+
+
+def _vocabulary_against_buckets(feature: FeatureFacts) -> Iterator[Problem]:
+    config, needed = feature.config, feature.vocabulary_rows or 0
+    if config.num_buckets >= needed:
+        return
+    kept = not config.HasField("default_bucketize_value") and config.vocab_list
+    words = f"{len(config.vocab_list)} words + 2 reserved ids" if kept else f"{needed} ids"
+    yield Problem(
+        f"{feature.path}.num_buckets",
+        f"{config.num_buckets} is smaller than the vocabulary ({words})",
+        f"drop num_buckets, or set it to at least {needed}",
+    )
+
+
+def vocabularies(context: Context) -> Iterator[Problem]:
+    """Vocabularies have no duplicates, their files exist, their default id is a row."""
+    for feature in _supported(context):
+        if feature.kind != "id_feature":
+            continue
+        config = feature.config
+        words = list(config.vocab_list)
+        twice = sorted({word for word in words if words.count(word) > 1}) if words else []
+        if twice:
+            yield Problem(f"{feature.path}.vocab_list", f"holds {quoted(twice[:5])} more than once")
+        if config.HasField("vocab_file"):
+            where = f"{feature.path}.vocab_file"
+            if not feature.vocab_path.is_file():
+                yield Problem(where, f"file {str(feature.vocab_path)!r} does not exist")
+            if not config.HasField("default_bucketize_value"):
+                yield Problem(
+                    where,
+                    "needs default_bucketize_value, the id of words that are not in the file",
+                    "add default_bucketize_value: 0",
+                )
+        rows = feature.rows
+        if config.HasField("default_bucketize_value") and rows is not None:
+            default = config.default_bucketize_value
+            if default >= rows:
+                yield Problem(
+                    f"{feature.path}.default_bucketize_value",
+                    f"is {default}, but the table has {rows} rows (0 to {rows - 1})",
+                )
+
+
+def widths(context: Context) -> Iterator[Problem]:
+    """Features that are embedded have a width, and only those use one."""
+    for feature in _supported(context):
+        config = feature.config
+        embedded = feature.is_sparse or feature.has_dense_embedding
+        where = f"{feature.path}.embedding_dim"
+        if feature.kind == "id_feature":
+            continue  # required by the schema
+        reason = "boundaries" if feature.is_sparse else which_field(config, "dense_emb")
+        if embedded and not config.HasField("embedding_dim"):
+            yield Problem(
+                where,
+                f"is missing: feature {feature.name!r} has {reason}, so it is embedded",
+                "for example embedding_dim: 16",
+            )
+        elif config.embedding_dim and not embedded:
+            yield warning(
+                where,
+                f"has no effect: feature {feature.name!r} enters the model as plain numbers",
+                "boundaries, autodis {} or mlp {} would embed it",
+            )
+
+
+def dense_embeddings(context: Context) -> Iterator[Problem]:
+    """Autodis and mlp embed plain numbers."""
+    for feature in _supported(context):
+        if feature.kind != "raw_feature":
+            continue
+        chosen = which_field(feature.config, "dense_emb")
+        if chosen is None:
+            continue
+        where = f"{feature.path}.{chosen}"
+        if feature.is_sparse:
+            yield Problem(where, f"{chosen} and boundaries exclude each other", "remove one")
+        elif feature.is_sequence:
+            yield warning(where, f"{chosen} has no effect on a sequence, which stays plain numbers")
+        elif chosen == "autodis" and feature.value_dim > 1:
+            yield Problem(
+                where,
+                f"autodis embeds one number, but value_dim is {feature.value_dim}",
+                "use mlp {} instead",
+            )
+
+
+def boundaries(context: Context) -> Iterator[Problem]:
+    """Bucket boundaries ascend."""
+    for feature in _supported(context):
+        values = list(getattr(feature.config, "boundaries", ()))
+        if any(math.isnan(value) for value in values):
+            yield Problem(f"{feature.path}.boundaries", "holds nan")
+        for index, (left, right) in enumerate(itertools.pairwise(values)):
+            if left >= right:
+                yield Problem(
+                    f"{feature.path}.boundaries[{index + 1}]",
+                    f"boundaries must ascend, but {right:g} follows {left:g}",
+                )
+                break
+
+
+def weights(context: Context) -> Iterator[Problem]:
+    """Weighted ids are summed."""
+    for feature in _supported(context):
+        if feature.kind != "id_feature" or not feature.config.weighted:
+            continue
+        where = f"{feature.path}.weighted"
+        if feature.is_sequence:
+            yield Problem(where, "weights are not possible in a sequence", "remove weighted")
+        elif feature.config.pooling.lower() != "sum":
+            yield Problem(where, 'weighted ids need pooling: "sum"', "remove pooling or weighted")
+
+
+def defaults(context: Context) -> Iterator[Problem]:
+    """``fg_encoded_default_value`` is an id of the table, or as many numbers as the feature has."""
+    separator = context.config.data_config.fg_encoded_multival_sep
+    if not context.feature_columns:
+        return
+    for feature in _supported(context):
+        text = feature.config.fg_encoded_default_value
+        if not text:
+            continue
+        where = f"{feature.path}.fg_encoded_default_value"
+        parts = text.split(separator) if separator else [text]
+        try:
+            numbers = [_default_number(part, feature) for part in parts]
+        except ValueError:
+            kind = "an id" if feature.is_sparse else "a number"
+            yield Problem(
+                where,
+                f"is {text!r}, must be {kind} (several are separated by {separator!r})",
+                "it stands for a value that is already an id or number, not for a raw one",
+            )
+            continue
+        yield from _default_range(feature, numbers, where)
+
+
+def _default_number(text: str, feature: FeatureFacts) -> float:
+    if not feature.is_sparse:
+        return float(text)
+    ids = (
+        text.rpartition(":")[0]
+        if feature.config.DESCRIPTOR.name == "IdFeature"
+        and (feature.config.weighted and ":" in text)
+        else text
+    )
+    return int(ids)
+
+
+def _default_range(feature: FeatureFacts, numbers: list[float], where: str) -> Iterator[Problem]:
+    rows = feature.rows
+    if feature.is_sparse:
+        bad = [number for number in numbers if number < 0 or (rows and number >= rows)]
+        if bad:
+            limit = f"0 to {rows - 1}" if rows else "not negative"
+            yield Problem(where, f"id {bad[0]} is not in the table of {feature.name!r} ({limit})")
+    elif not feature.is_sequence and len(numbers) != feature.value_dim:
+        yield Problem(where, f"holds {len(numbers)} numbers, but value_dim is {feature.value_dim}")
+
+
+def initialisers(context: Context) -> Iterator[Problem]:
+    """``init_fn`` is a function of torch with keyword arguments, as text."""
+    for feature in _supported(context):
+        text = feature.config.init_fn
+        problem = init_fn_problem(text) if text else ""
+        if problem:
+            yield Problem(
+                f"{feature.path}.init_fn", problem, 'for example "nn.init.uniform_,a=-0.01,b=0.01"'
+            )
+
+
+def init_fn_problem(text: str) -> str:
+    """Returns what is wrong with an ``init_fn``, or ""."""
+    try:
+        call = ast.parse(f"partial({text})", mode="eval").body
+    except SyntaxError:
+        return f"is {text!r}, which cannot be read"
+    if not isinstance(call, ast.Call) or len(call.args) == 0:
+        return f"is {text!r}, must start with a function such as nn.init.normal_"
+    function = ast.unparse(call.args[0])
+    if not function.startswith(("nn.", "torch.")):
+        return f"is {text!r}, the function must start with nn. or torch."
+    return ""
+
+
+def sequences(context: Context) -> Iterator[Problem]:
+    """Grouped sequences have a name, a delimiter and features."""
+    for number, wrapper in enumerate(context.config.feature_configs):
+        if which_field(wrapper, "feature") != "sequence_feature":
+            continue
+        path = f"feature_configs[{number}].sequence_feature"
+        sequence = wrapper.sequence_feature
+        if not sequence.features and not context.is_broken(path):
+            yield Problem(
+                f"{path}.features", f"sequence {sequence.sequence_name!r} has no features"
+            )
+        if not sequence.sequence_delim:
+            yield Problem(f"{path}.sequence_delim", "is empty")
+        for index, sub in enumerate(sequence.features):
+            here = f"{path}.features[{index}]"
+            if which_field(sub, "feature") is None and not context.is_broken(here):
+                yield Problem(here, "is empty: choose id_feature or raw_feature")
+
+
+def stubs(context: Context) -> Iterator[Problem]:
+    """A stub exists for feature generation only."""
+    grouped = context.grouped_features
+    for feature in _supported(context):
+        if feature.config.stub_type and feature.name in grouped:
+            yield Problem(
+                f"{feature.path}.stub_type",
+                f"feature {feature.name!r} is only an intermediate result, but a group uses it",
+                "remove stub_type, or the feature from the group",
+            )
+
+
+RULES = (
+    names,
+    expressions,
+    id_tables,
+    vocabularies,
+    widths,
+    dense_embeddings,
+    boundaries,
+    weights,
+    defaults,
+    initialisers,
+    sequences,
+    stubs,
+)

@@ -1,0 +1,109 @@
+"""Parts of the schema that this version does not have, said before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tzrec.config import specs
+from tzrec.config.messages import which_field
+from tzrec.config.model_facts import MODELS
+from tzrec.config.problem import Problem, unsupported, warning
+from tzrec.config.validate.frame import Context, quoted
+from tzrec.protos.data_pb2 import FG_NONE, DatasetType, FgMode
+
+_LATER = "comes with a later version"
+
+
+def models(context: Context) -> Iterator[Problem]:
+    """The chosen model must be one of this version."""
+    if context.model_field and context.model_type not in MODELS:
+        yield unsupported(
+            context.model_path,
+            f"model {context.model_type} {_LATER}",
+            f"models of this version: {', '.join(MODELS)}",
+        )
+
+
+def features(context: Context) -> Iterator[Problem]:
+    """Kinds of features, growing tables and feature generation."""
+    for feature in context.features:
+        if not feature.supported:
+            yield unsupported(
+                feature.path,
+                f"feature kind {feature.kind} {_LATER}",
+                "this version has id_feature and raw_feature, and sequences of them",
+            )
+        elif feature.kind == "id_feature":
+            for name in ("zch", "dynamicemb"):
+                if feature.config.HasField(name):
+                    yield unsupported(
+                        f"{feature.path}.{name}",
+                        f"growing tables ({name}) come with a later version",
+                        "set hash_bucket_size or num_buckets instead",
+                    )
+
+
+def data(context: Context) -> Iterator[Problem]:
+    """Feature generation, samplers, readers."""
+    data_config = context.config.data_config
+    if data_config.fg_mode != FG_NONE:
+        yield unsupported(
+            "data_config.fg_mode",
+            f"feature generation (fg_mode: {FgMode.Name(data_config.fg_mode)}) {_LATER}",
+            "FG_NONE reads columns that already hold ids and numbers, one per feature",
+        )
+    sampler = which_field(data_config, "sampler")
+    if sampler:
+        yield unsupported(f"data_config.{sampler}", f"sampler {sampler} {_LATER}")
+    dataset = DatasetType.Name(data_config.dataset_type)
+    if data_config.HasField("dataset_type") and dataset not in ("ParquetDataset", "CsvDataset"):
+        yield unsupported(
+            "data_config.dataset_type",
+            f"reader {dataset} {_LATER}",
+            "this version reads ParquetDataset and CsvDataset",
+        )
+    for name in ("sample_cost_field", "batch_cost_size"):
+        if data_config.HasField(name):
+            yield unsupported(f"data_config.{name}", f"batches by cost ({name}) come later")
+
+
+def training(context: Context) -> Iterator[Problem]:
+    """Optimizers and training parts."""
+    train = context.config.train_config
+    if context.for_serving:
+        return
+    sparse = which_field(train.sparse_optimizer, "optimizer")
+    if sparse and sparse not in specs.SPARSE_OPTIMIZERS:
+        yield unsupported(
+            f"train_config.sparse_optimizer.{sparse}",
+            f"sparse optimizer {sparse} {_LATER}",
+            f"this version has {', '.join(specs.SPARSE_OPTIMIZERS)}",
+        )
+    if train.HasField("delta_embedding_dump_config"):
+        yield unsupported(
+            "train_config.delta_embedding_dump_config", f"dumping changed embedding rows {_LATER}"
+        )
+    for name in ("save_checkpoints_timestamp_interval", "save_checkpoints_timestamps"):
+        if getattr(train, name):
+            yield unsupported(f"train_config.{name}", f"checkpoints by event time {_LATER}")
+    if train.dense_optimizer.HasField("ema"):
+        yield unsupported("train_config.dense_optimizer.ema", f"averaging of weights {_LATER}")
+
+
+def placement(context: Context) -> Iterator[Problem]:
+    """Placement constraints change where tables live, never what is learnt."""
+    text = "placement constraints have no effect yet: the tables are placed automatically"
+    if context.config.train_config.HasField("global_embedding_constraints"):
+        yield warning("train_config.global_embedding_constraints", text)
+    marked = [
+        feature
+        for feature in context.features
+        if feature.supported and feature.config.HasField("embedding_constraints")
+    ]
+    if marked:
+        names = quoted(feature.name for feature in marked[:3])
+        more = f" and {len(marked) - 3} more" if len(marked) > 3 else ""
+        yield warning(f"{marked[0].path}.embedding_constraints", f"{text} ({names}{more})")
+
+
+RULES = (models, features, data, training, placement)

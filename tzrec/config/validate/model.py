@@ -1,0 +1,90 @@
+"""Rules for the chosen model: the groups it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tzrec.config.model_facts import MODELS, ModelFacts, missing_group
+from tzrec.config.problem import Problem, warning
+from tzrec.config.validate.features import init_fn_problem
+from tzrec.config.validate.frame import Context, group_type_name
+from tzrec.errors import did_you_mean
+
+
+def _facts(context: Context) -> ModelFacts | None:
+    return MODELS.get(context.model_type)
+
+
+def required_groups(context: Context) -> Iterator[Problem]:
+    """Groups that the model reads by name are there and of the right type."""
+    facts = _facts(context)
+    if facts is None or not context.config.model_config.feature_groups:
+        return
+    named = {**facts.required_groups, **facts.optional_groups}
+    spare = [name for name in context.groups if name not in named]
+    for name, kinds in named.items():
+        if name in context.groups:
+            yield from _group_type(context, name, kinds, context.group_path(name))
+        elif name in facts.required_groups and not context.is_broken("model_config.feature_groups"):
+            what, hint = missing_group(name, kinds, spare)
+            yield Problem(context.model_path, what, hint)
+
+
+def inputs(context: Context) -> Iterator[Problem]:
+    """Towers read groups that exist and are of the right type."""
+    facts = _facts(context)
+    for field, kinds in facts.inputs.items() if facts else ():
+        for index, tower in enumerate(getattr(context.model, field)):
+            where = f"{context.model_path}.{field}[{index}].input"
+            if tower.input in context.groups:
+                yield from _group_type(context, tower.input, kinds, where)
+            elif tower.input:
+                near = did_you_mean(tower.input, context.groups)
+                yield Problem(where, f"there is no feature group {tower.input!r}{near}")
+
+
+def _group_type(
+    context: Context, name: str, kinds: tuple[str, ...], where: str
+) -> Iterator[Problem]:
+    found = group_type_name(context.groups[name])
+    if found not in kinds:
+        yield Problem(
+            where,
+            f"group {name!r} is {found}, but {context.model_type} needs it to be "
+            f"{' or '.join(kinds)} here",
+            f"write group_type: {kinds[0]} in {context.group_path(name)}",
+        )
+
+
+def unused_groups(context: Context) -> Iterator[Problem]:
+    """The model reads every group."""
+    facts = _facts(context)
+    if facts is None or facts.reads_all_groups:
+        return
+    read = {*facts.required_groups, *facts.optional_groups}
+    for field in facts.inputs:
+        read |= {tower.input for tower in getattr(context.model, field)}
+    for name in context.groups:
+        if name not in read:
+            near = did_you_mean(name, [n for n in read if n not in context.groups])
+            yield warning(
+                context.group_path(name), f"{context.model_type} does not read group {name!r}{near}"
+            )
+
+
+def own_rules(context: Context) -> Iterator[Problem]:
+    """Rules that only this model has."""
+    facts = _facts(context)
+    if facts is not None:
+        yield from facts.check(context)
+
+
+def wide_initialiser(context: Context) -> Iterator[Problem]:
+    """``wide_init_fn`` is a function of torch."""
+    text = getattr(context.model, "wide_init_fn", "") if context.model_field else ""
+    problem = init_fn_problem(text) if text else ""
+    if problem:
+        yield Problem(f"{context.model_path}.wide_init_fn", problem)
+
+
+RULES = (required_groups, inputs, unused_groups, own_rules, wide_initialiser)

@@ -1,0 +1,109 @@
+"""Rules for the length of training, checkpoints, and what watches a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tzrec.config.problem import Problem, warning
+from tzrec.config.validate.frame import Context
+from tzrec.config.validate.objectives import metric_names
+from tzrec.errors import did_you_mean
+
+
+def length(context: Context) -> Iterator[Problem]:
+    """Training ends, by one rule."""
+    train = context.config.train_config
+    if context.for_serving or not context.config.HasField("train_config"):
+        return
+    if train.num_steps and train.num_epochs:
+        yield Problem(
+            "train_config.num_steps",
+            f"num_steps ({train.num_steps}) and num_epochs ({train.num_epochs}) are both set",
+            "keep one: steps read the data as often as needed, epochs count passes over it",
+        )
+    elif not train.num_steps and not train.num_epochs and not context.is_broken("train_config"):
+        yield Problem(
+            "train_config.num_epochs",
+            "is missing: neither num_epochs nor num_steps says when training ends",
+            "for example num_epochs: 1",
+        )
+
+
+def metric_watchers(context: Context) -> Iterator[Problem]:
+    """What waits for an evaluation metric gets it."""
+    config = context.config
+    if context.for_serving:
+        return
+    watchers = []
+    if config.train_config.HasField("early_stop"):
+        metric = config.train_config.early_stop.metric
+        watchers.append(("train_config.early_stop", "early_stop", metric))
+    for name in ("sparse_optimizer", "dense_optimizer"):
+        optimizer = getattr(config.train_config, name)
+        if optimizer.WhichOneof("learning_rate") == "reduce_on_plateau_learning_rate":
+            where = f"train_config.{name}.reduce_on_plateau_learning_rate"
+            metric = optimizer.reduce_on_plateau_learning_rate.metric
+            watchers.append((where, "reduce_on_plateau_learning_rate", metric))
+    known = metric_names(context)
+    for where, what, metric in watchers:
+        if not config.eval_input_path.strip():
+            yield Problem(
+                where,
+                f"{what} watches a metric, but eval_input_path is empty, so nothing is evaluated",
+                "write eval_input_path, or give --eval-input-path",
+            )
+        if metric and known is not None and metric not in known:
+            yield Problem(
+                f"{where}.metric",
+                f"there is no metric {metric!r}{did_you_mean(metric, known)}",
+                f"metrics of this config: {', '.join(known)}",
+            )
+
+
+def epochs_and_steps(context: Context) -> Iterator[Problem]:
+    """Saving by epoch replaces saving by step."""
+    train = context.config.train_config
+    if train.save_checkpoints_epochs and train.HasField("save_checkpoints_steps"):
+        yield warning(
+            "train_config.save_checkpoints_steps",
+            "has no effect, since save_checkpoints_epochs is set",
+        )
+
+
+def averaged_weights(context: Context) -> Iterator[Problem]:
+    """Averaged weights are only used where they are made."""
+    config = context.config
+    if context.for_serving or config.train_config.dense_optimizer.HasField("ema"):
+        return
+    for name in ("eval_config", "export_config"):
+        if getattr(config, name).use_dense_ema:
+            yield Problem(
+                f"{name}.use_dense_ema",
+                "is true, but training does not average weights",
+                "remove it, or add dense_optimizer { ema { } }",
+            )
+
+
+def best_checkpoint(context: Context) -> Iterator[Problem]:
+    """The best checkpoint is chosen by a metric that is evaluated."""
+    export = context.config.export_config
+    if export.exporter_type != "best" or context.for_serving:
+        return
+    known = metric_names(context)
+    if not context.config.eval_input_path.strip():
+        yield Problem(
+            "export_config.exporter_type",
+            "is best, but eval_input_path is empty, so no checkpoint is evaluated",
+            'write eval_input_path, or use exporter_type: "latest"',
+        )
+    elif known and export.best_exporter_metric not in known:
+        metric = export.best_exporter_metric
+        default = "" if export.HasField("best_exporter_metric") else " (the default)"
+        yield Problem(
+            "export_config.best_exporter_metric",
+            f"there is no metric {metric!r}{default}{did_you_mean(metric, known)}",
+            f"metrics of this config: {', '.join(known)}",
+        )
+
+
+RULES = (length, metric_watchers, epochs_and_steps, averaged_weights, best_checkpoint)

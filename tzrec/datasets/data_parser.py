@@ -1,0 +1,281 @@
+"""`DataParser`: Arrow columns → parsed tensors → `Batch`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tzrec.batch import (
+    BASE_DATA_GROUP,
+    Batch,
+    JaggedTensor,
+    KeyedJaggedTensor,
+    KeyedTensor,
+)
+from tzrec.datasets.labels import parse_label, parse_sample_weight
+from tzrec.errors import ConfigError, DataError, Unsupported, did_you_mean
+
+if TYPE_CHECKING:
+    from tzrec.features.feature import BaseFeature
+    from tzrec.fg.parsed import Parsed
+
+SAMPLE_MASK = "__SAMPLE_MASK__"
+
+
+class DataParser:
+    """Turns columns into what a model reads, with the same code in training and serving.
+
+    Args:
+        features: in config order, grouped sequences flattened.
+        labels: label columns; none where there is nothing to learn from (prediction, export).
+        sample_weights: weight columns.
+        is_training: passed on to the features; masks are only applied in training.
+        fg_threads: threads of joint feature generation; only 1 as long as every feature is
+            parsed on its own (``FG_NONE``).
+        force_base_data_group: all features share the base data group; shorter ones are padded
+            with empty rows and zeros.
+        sampler_type: name of the negative sampler.
+
+    Raises:
+        ConfigError: two features have the same name.
+        Unsupported: a sampler.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[BaseFeature],
+        labels: Sequence[str] | None = None,
+        sample_weights: Sequence[str] | None = None,
+        is_training: bool = False,
+        fg_threads: int = 1,
+        force_base_data_group: bool = False,
+        sampler_type: str | None = None,
+    ) -> None:
+        if sampler_type:
+            raise Unsupported(f"sampler {sampler_type} comes with a later version")
+        names = [feature.name for feature in features]
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ConfigError(f"two features have the same name: {', '.join(twice)}")
+        self.features = list(features)
+        self.labels = list(labels or [])
+        self.sample_weights = list(sample_weights or [])
+        self.is_training = is_training
+        self.fg_threads = fg_threads
+        self.force_base_data_group = force_base_data_group
+
+    @property
+    def input_columns(self) -> list[str]:
+        """Columns that `parse` reads: the features', labels, sample weights."""
+        of_features = [name for feature in self.features for name in feature.inputs]
+        return list(dict.fromkeys([*of_features, *self.labels, *self.sample_weights]))
+
+    def parse(self, input_data: dict[str, pa.Array]) -> dict[str, Tensor]:
+        """Parses the columns of a batch.
+
+        Args:
+            input_data: column → array of B rows; ``__SAMPLE_MASK__`` may be among them.
+
+        Returns:
+            Parse key → tensor: ``{feature}.values .lengths .weights .key_lengths``, label and
+            weight names.
+
+        Raises:
+            DataError: a column is missing, has the wrong type, or a value is out of range.
+            FeatureError: a value that a feature cannot take.
+        """
+        parsed: dict[str, Tensor] = {}
+        for feature in self.features:
+            parsed |= self._parse_feature(feature, input_data)
+        for label in self.labels:
+            parsed |= parse_label(label, _column(input_data, label, "label"))
+        for weight in self.sample_weights:
+            column = _column(input_data, weight, "sample weight")
+            parsed[weight] = parse_sample_weight(weight, column)
+        if self.force_base_data_group:
+            self._pad_rows(parsed)
+        return parsed
+
+    def _parse_feature(
+        self, feature: BaseFeature, input_data: dict[str, pa.Array]
+    ) -> dict[str, Tensor]:
+        name = feature.name
+        for column in feature.inputs:
+            _column(input_data, column, f"feature {name!r}: input")
+        if self.is_training and feature.use_mask and SAMPLE_MASK in input_data:
+            input_data = _mask_first_input(feature, input_data)
+        found = feature.parse(input_data, is_training=self.is_training)
+        if feature.is_sparse:
+            _check_range(feature, found)
+        tensors = {f"{name}.values": to_tensor(found.values)}
+        if found.lengths is not None:
+            tensors[f"{name}.lengths"] = to_tensor(found.lengths)
+        if found.weights is not None:
+            tensors[f"{name}.weights"] = to_tensor(found.weights)
+        if _has_key_lengths(feature):
+            key_lengths = found.key_lengths
+            if key_lengths is None:
+                key_lengths = np.ones(len(found.values), dtype=np.int32)
+            tensors[f"{name}.key_lengths"] = to_tensor(key_lengths)
+        return tensors
+
+    def _pad_rows(self, parsed: dict[str, Tensor]) -> None:
+        keys = {
+            f.name: f"{f.name}.lengths" if f.is_sparse or f.is_sequence else f"{f.name}.values"
+            for f in self.features
+        }
+        most = max((parsed[key].shape[0] for key in keys.values()), default=0)
+        for key in keys.values():
+            rows = parsed[key]
+            if rows.shape[0] < most:
+                filler = rows.new_zeros((most - rows.shape[0], *rows.shape[1:]))
+                parsed[key] = torch.cat([rows, filler])
+
+    def to_batch(
+        self,
+        parsed: dict[str, Tensor],
+        force_no_tile: bool = False,
+    ) -> Batch:
+        """Builds the batch of `parse`'s tensors; traceable, as exported models begin with it.
+
+        Args:
+            parsed: parse key → tensor.
+            force_no_tile: build user features for all rows; so far they always are.
+        """
+        batch = Batch()
+        for group, features in self._by_group().items():
+            dense = [f for f in features if not f.is_sparse and not f.is_sequence]
+            sparse = [f for f in features if f.is_sparse]
+            multi = [f for f in sparse if _has_key_lengths(f)]
+            if dense:
+                batch.dense_features[group] = _dense(dense, parsed)
+            if sparse:
+                batch.sparse_features[group] = _sparse(sparse, parsed)
+            if multi:
+                batch.sequence_mulval_lengths[group] = KeyedJaggedTensor(
+                    keys=[f.name for f in multi],
+                    values=torch.cat([parsed[f"{f.name}.key_lengths"] for f in multi]),
+                    lengths=torch.cat([parsed[f"{f.name}.lengths"] for f in multi]),
+                )
+        for feature in self.features:
+            if feature.is_sequence and not feature.is_sparse:
+                batch.sequence_dense_features[feature.name] = JaggedTensor(
+                    values=parsed[f"{feature.name}.values"],
+                    lengths=parsed[f"{feature.name}.lengths"],
+                )
+        for label in self.labels:
+            if label in parsed:
+                batch.labels[label] = parsed[label]
+            else:
+                batch.jagged_labels[label] = JaggedTensor(
+                    values=parsed[f"{label}.values"], lengths=parsed[f"{label}.lengths"]
+                )
+        for weight in self.sample_weights:
+            batch.sample_weights[weight] = parsed[weight]
+        return batch
+
+    def _by_group(self) -> dict[str, list[BaseFeature]]:
+        groups: dict[str, list[BaseFeature]] = {}
+        for feature in self.features:
+            group = BASE_DATA_GROUP if self.force_base_data_group else feature.data_group
+            groups.setdefault(group, []).append(feature)
+        return groups
+
+
+def _dense(features: list[BaseFeature], parsed: Mapping[str, Tensor]) -> KeyedTensor:
+    return KeyedTensor(
+        keys=[f.name for f in features],
+        length_per_key=[f.value_dim for f in features],
+        values=torch.cat([parsed[f"{f.name}.values"] for f in features], dim=1),
+    )
+
+
+def _sparse(features: list[BaseFeature], parsed: Mapping[str, Tensor]) -> KeyedJaggedTensor:
+    weights = None
+    if any(f.is_weighted for f in features):
+        weights = torch.cat([_weights(f, parsed) for f in features])
+    return KeyedJaggedTensor(
+        keys=[f.name for f in features],
+        values=torch.cat([parsed[f"{f.name}.values"] for f in features]),
+        lengths=torch.cat([_row_lengths(f, parsed) for f in features]),
+        weights=weights,
+    )
+
+
+def _weights(feature: BaseFeature, parsed: Mapping[str, Tensor]) -> Tensor:
+    if feature.is_weighted:
+        return parsed[f"{feature.name}.weights"]
+    return torch.ones_like(parsed[f"{feature.name}.values"], dtype=torch.float32)
+
+
+def _row_lengths(feature: BaseFeature, parsed: Mapping[str, Tensor]) -> Tensor:
+    """Returns ids per row; those of a multi-value sequence are summed over its steps."""
+    lengths = parsed[f"{feature.name}.lengths"]
+    if not _has_key_lengths(feature):
+        return lengths
+    per_step = torch.cumsum(parsed[f"{feature.name}.key_lengths"], dim=0)
+    ids_before = torch.nn.functional.pad(per_step, (1, 0))
+    step_ends = torch.cumsum(lengths, dim=0)
+    ids_at_end = torch.index_select(ids_before, 0, step_ends)
+    ids_at_start = torch.index_select(ids_before, 0, step_ends - lengths)
+    return (ids_at_end - ids_at_start).to(torch.int32)
+
+
+def _has_key_lengths(feature: BaseFeature) -> bool:
+    return feature.is_sparse and feature.is_sequence and feature.value_dim != 1
+
+
+def _column(input_data: Mapping[str, pa.Array], name: str, what: str) -> pa.Array:
+    if name not in input_data:
+        raise DataError(
+            f"{what} column {name!r} is missing{did_you_mean(name, input_data)}",
+            hint=f"there are: {', '.join(input_data)}",
+        )
+    return input_data[name]
+
+
+def _mask_first_input(feature: BaseFeature, input_data: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    for name in feature.inputs:
+        column = input_data[name]
+        if not pa.types.is_map(column.type):
+            indices = pa.array(np.arange(len(column)), mask=_bools(input_data[SAMPLE_MASK]))
+            return {**input_data, name: column.take(indices)}
+    return input_data
+
+
+def _bools(mask: pa.Array) -> NDArray[np.bool_]:
+    return np.asarray(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))
+
+
+def _check_range(feature: BaseFeature, found: Parsed) -> None:
+    """Raises a DataError if an id does not lie in its table."""
+    rows, ids = feature.num_embeddings, found.values
+    if not feature.has_embedding or not rows or ids.size == 0:
+        return
+    if ids.min() >= 0 and ids.max() < rows:
+        return
+    first = int(np.argmax((ids < 0) | (ids >= rows)))
+    assert found.lengths is not None
+    steps = np.arange(len(ids))
+    if found.key_lengths is not None:
+        steps = np.repeat(np.arange(len(found.key_lengths)), found.key_lengths)
+    row = int(np.searchsorted(np.cumsum(found.lengths), steps[first], side="right"))
+    raise DataError(
+        f"feature {feature.name!r}: id {int(ids[first])} in row {row} of the batch is outside "
+        f"0 … {rows - 1}, the rows of its table",
+        hint="raise num_buckets (hash_bucket_size …) of the feature, or correct the data",
+    )
+
+
+def to_tensor(array: NDArray[Any]) -> Tensor:
+    """Returns the array as a tensor; memory that is not ours to write (Arrow's) is copied."""
+    if not array.flags.writeable or not array.flags.c_contiguous:
+        array = array.copy()
+    return torch.from_numpy(array)

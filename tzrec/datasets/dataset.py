@@ -1,0 +1,279 @@
+"""What to read for which purpose: readers, writers and loaders by name and by config."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from tzrec.constant import Mode
+from tzrec.datasets.data_parser import DataParser
+from tzrec.datasets.loader import BatchLoader, LoaderOptions
+from tzrec.datasets.reader import BaseReader
+from tzrec.datasets.split import SplitConfig
+from tzrec.datasets.workers import usable_workers
+from tzrec.datasets.writer import BaseWriter
+from tzrec.errors import ConfigError, Unsupported
+from tzrec.protos import data_pb2
+from tzrec.protos.data_pb2 import DataConfig, DatasetType
+from tzrec.registry import Registry
+
+if TYPE_CHECKING:
+    from tzrec.features.feature import BaseFeature
+
+__all__ = [
+    "BaseDataset",
+    "BaseReader",
+    "BaseWriter",
+    "create_dataloader",
+    "create_reader",
+    "create_writer",
+    "get_dataset_class",
+]
+
+logger = logging.getLogger("tzrec")
+
+ALL_COLUMNS = "ALL_COLUMNS"
+ALL_EFFECTIVE_COLUMNS = "ALL_EFFECTIVE_COLUMNS"
+
+_CSV, _PARQUET = "tzrec.datasets.csv_dataset", "tzrec.datasets.parquet_dataset"
+_DATASETS: Registry[Any] = Registry(
+    "dataset_type", {"CsvDataset": _CSV, "ParquetDataset": _PARQUET}
+)
+_READERS: Registry[Any] = Registry("reader", {"CsvReader": _CSV, "ParquetReader": _PARQUET})
+_WRITERS: Registry[Any] = Registry("writer_type", {"CsvWriter": _CSV, "ParquetWriter": _PARQUET})
+_BY_SUFFIX = {".csv": "Csv", ".parquet": "Parquet"}
+_LATER = ("Odps", "OdpsV1", "Kafka")
+
+
+class BaseDataset:
+    """An input for training, evaluation or prediction: its reader and its parser.
+
+    Args:
+        data_config: format, label and weight columns.
+        features: what is parsed of the columns.
+        input_path: comma list of files, globs and directories.
+        reserved_columns: columns for the output of a prediction; the first may be
+            ``ALL_COLUMNS`` or ``ALL_EFFECTIVE_COLUMNS`` (all that are read anyway).
+        mode: what the input is for. A prediction needs no labels.
+
+    Raises:
+        DataError: files or columns are missing, or of a type that cannot be read.
+        ConfigError: the config does not describe the files.
+    """
+
+    reader_class: ClassVar[type[BaseReader]]
+
+    def __init__(
+        self,
+        data_config: DataConfig,
+        features: Sequence[BaseFeature],
+        input_path: str,
+        *,
+        reserved_columns: Sequence[str] | None = None,
+        mode: Mode = Mode.TRAIN,
+    ) -> None:
+        learns = mode is not Mode.PREDICT
+        self.parser = DataParser(
+            features,
+            labels=list(data_config.label_fields) if learns else None,
+            sample_weights=list(data_config.sample_weight_fields) if learns else None,
+            is_training=mode is Mode.TRAIN,
+            fg_threads=data_config.fg_threads,
+            force_base_data_group=data_config.force_base_data_group,
+        )
+        columns = self.parser.input_columns
+        reserved = list(reserved_columns or ())
+        special = reserved[0] if reserved else ""
+        kept: list[str] | None = None if special == ALL_COLUMNS else reserved
+        if special == ALL_EFFECTIVE_COLUMNS:
+            kept = []
+        self.reader = self.reader_class(
+            input_path, columns, kept_columns=kept, **self.reader_options(data_config)
+        )
+        everything = special in (ALL_COLUMNS, ALL_EFFECTIVE_COLUMNS)
+        self.reserved = tuple(self.reader.schema.names if everything else reserved)
+
+    @classmethod
+    def reader_options(cls, data_config: DataConfig) -> dict[str, Any]:
+        """Returns further arguments of the reader class."""
+        del data_config
+        return {}
+
+
+def _format_of(input_path: str, explicit: str) -> str:
+    """Returns ``Csv`` or ``Parquet``: by the path if it tells, else as said."""
+    scheme = input_path.strip().partition("://")[0]
+    if scheme in ("odps", "kafka"):
+        raise Unsupported(f"{scheme}:// input is not supported yet: {input_path}")
+    first = input_path.split(",")[0].strip()
+    for suffix, name in _BY_SUFFIX.items():
+        if first.endswith(suffix):
+            return name
+    if explicit in _LATER:
+        raise Unsupported(f"{explicit} input and output is not supported yet")
+    return explicit
+
+
+def get_dataset_class(dataset_type: str) -> type[BaseDataset]:
+    """Returns the dataset class of a ``dataset_type``.
+
+    Raises:
+        Unsupported: it comes with a later version.
+        ConfigError: there is none of that name.
+    """
+    if dataset_type not in _DATASETS and dataset_type in DatasetType.keys():  # noqa: SIM118
+        raise Unsupported(
+            f"dataset_type {dataset_type} is not supported yet",
+            hint="use CsvDataset or ParquetDataset",
+        )
+    return _DATASETS.get(dataset_type)
+
+
+def create_reader(
+    input_path: str,
+    columns: Sequence[str] | None = None,
+    *,
+    reader_type: str | None = None,
+    **options: Any,
+) -> BaseReader:
+    """Opens files for reading.
+
+    Args:
+        input_path: comma list of files, globs and directories.
+        columns: columns to read, None = all.
+        reader_type: ``CsvReader`` or ``ParquetReader``, where the path does not tell.
+        options: further arguments of the reader class, such as ``csv_format``.
+
+    Raises:
+        DataError: files or columns are missing, or of a type that cannot be read.
+        ConfigError: unknown reader, or neither path nor type tell the format.
+    """
+    found = _format_of(input_path, (reader_type or "").removesuffix("Reader"))
+    if not found:
+        raise ConfigError(
+            f"the format of {input_path!r} is not clear from its name",
+            hint="name files *.csv or *.parquet, or say --dataset_type",
+        )
+    reader: BaseReader = _READERS.get(f"{found}Reader")(input_path, columns, **options)
+    return reader
+
+
+def create_writer(output_path: str, writer_type: str | None = None, *, rank: int = 0) -> BaseWriter:
+    """Opens ``part-{rank}.csv`` or ``.parquet`` in a directory for writing.
+
+    Args:
+        output_path: directory.
+        writer_type: ``CsvWriter`` or ``ParquetWriter`` (default).
+        rank: number of this process.
+
+    Raises:
+        ConfigError: unknown writer.
+        Unsupported: a writer that comes with a later version.
+    """
+    name = writer_type or "ParquetWriter"
+    if name.removesuffix("Writer") in _LATER:
+        raise Unsupported(f"{name} is not supported yet", hint="use CsvWriter or ParquetWriter")
+    writer: BaseWriter = _WRITERS.get(name)(output_path, rank=rank)
+    return writer
+
+
+def create_dataloader(
+    data_config: DataConfig,
+    features: Sequence[BaseFeature],
+    input_path: str,
+    reserved_columns: Sequence[str] | None = None,
+    mode: Mode = Mode.TRAIN,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 0,
+    debug_level: int = 0,
+) -> BatchLoader:
+    """Makes the loader of one rank.
+
+    Args:
+        data_config: format, labels, batch sizes, shuffling, workers.
+        features: what a batch holds.
+        input_path: comma list of files, globs and directories.
+        reserved_columns: columns for the output of a prediction.
+        mode: training shuffles and masks; evaluation and prediction use ``eval_batch_size``;
+            prediction reads no labels, keeps every row and their order.
+        rank: number of this process.
+        world_size: number of processes.
+        seed: of shuffling and masks.
+        debug_level: accepted for the interface; the text column ``__features__`` is made from
+            the batches by `tzrec.deploy`.
+
+    Raises:
+        DataError: files, columns or rows are missing, or a type cannot be read.
+        Unsupported: the config asks for what a later version brings.
+    """
+    del debug_level
+    _refuse_unsupported(data_config)
+    name = DatasetType.Name(data_config.dataset_type)
+    dataset_class = get_dataset_class(f"{_format_of(input_path, name[: -len('Dataset')])}Dataset")
+    dataset = dataset_class(
+        data_config, features, input_path, reserved_columns=reserved_columns, mode=mode
+    )
+    training = mode is Mode.TRAIN
+    size = data_config.batch_size
+    if not training and data_config.HasField("eval_batch_size"):
+        size = data_config.eval_batch_size
+    if size < 1:
+        raise ConfigError(f"data_config: batch size {size} is not at least 1")
+    pin = data_config.pin_memory and mode is not Mode.PREDICT and torch.cuda.is_available()
+    return BatchLoader(
+        dataset.reader,
+        dataset.parser,
+        config=SplitConfig(
+            batch_size=size,
+            rank=rank,
+            world_size=world_size,
+            drop_remainder=data_config.drop_remainder and mode is not Mode.PREDICT,
+            shuffle_batches=_shuffle_batches(data_config) if training else 0,
+            seed=seed % 2**63,
+        ),
+        options=LoaderOptions(
+            num_workers=num_parser_processes(data_config),
+            reserved=dataset.reserved,
+            mask_prob=data_config.sample_mask_prob if training else 0.0,
+            pin_memory=pin,
+        ),
+    )
+
+
+def _shuffle_batches(data_config: DataConfig) -> int:
+    if not data_config.shuffle:
+        return 0
+    if data_config.shuffle_buffer_size < 1:
+        raise ConfigError("data_config.shuffle_buffer_size: 0 shuffles nothing; at least 1")
+    return data_config.shuffle_buffer_size
+
+
+def num_parser_processes(data_config: DataConfig) -> int:
+    """Returns the worker processes of a loader, 0 where its thread parses.
+
+    ``AUTO`` takes the thread where parsing is cheap (no feature generation) and batches go to
+    a CPU: measured by ``benchmarks/loader.py``.
+    """
+    kind = data_config.loader
+    if kind == data_pb2.AUTO:
+        light = data_config.fg_mode == data_pb2.FG_NONE and not torch.cuda.is_available()
+        kind = data_pb2.THREAD if light else data_pb2.PROCESS
+    if kind == data_pb2.THREAD or data_config.num_workers < 1:
+        return 0
+    return usable_workers(data_config.num_workers)
+
+
+def _refuse_unsupported(data_config: DataConfig) -> None:
+    if data_config.batch_cost_size:
+        raise Unsupported(
+            "data_config.batch_cost_size (batches by cost) is not supported yet",
+            hint="remove it and choose batch_size",
+        )
+    sampler = data_config.WhichOneof("sampler")
+    if sampler:
+        raise Unsupported(f"data_config.{sampler} is not supported yet")

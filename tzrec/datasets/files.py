@@ -1,0 +1,109 @@
+"""Input and output files by path: local ones and any scheme that fsspec knows."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from tzrec.errors import DataError, MissingDependencyError
+
+logger = logging.getLogger("tzrec")
+
+_GLOB_CHARACTERS = frozenset("*?[")
+
+
+def expand_paths(input_path: str, suffix: str) -> list[str]:
+    """Returns the files that a comma list of paths, globs and directories stands for.
+
+    A directory stands for its files with the suffix, at any depth, without hidden ones and
+    those that start with ``_``. Files keep the order of the list, matches are sorted.
+
+    Args:
+        input_path: comma list.
+        suffix: ``.csv`` or ``.parquet``.
+
+    Raises:
+        DataError: a part of the list stands for no file.
+    """
+    parts = [part.strip() for part in input_path.split(",") if part.strip()]
+    if not parts:
+        raise DataError(f"the input path {input_path!r} names no file")
+    found: list[str] = []
+    for part in parts:
+        matches = _expand(part, suffix)
+        if not matches:
+            raise DataError(
+                f"no {suffix.lstrip('.')} files exist in {part!r}",
+                hint="a path is a comma list of files, globs and directories",
+            )
+        repeated = [match for match in matches if match in found]
+        if repeated:
+            logger.warning("%s is named twice in the input path; it is read once", repeated[0])
+        found += [match for match in matches if match not in found]
+    return found
+
+
+def _expand(part: str, suffix: str) -> list[str]:
+    system, path = _fsspec(part)
+
+    def full(name: str) -> str:
+        return name if _is_local(system) else system.unstrip_protocol(name)
+
+    local_prefix = part if _is_local(system) and "://" not in part else None
+    if _GLOB_CHARACTERS & set(part):
+        names = sorted(str(name) for name in system.glob(path))
+        files = [name for name in names if system.isfile(name) and _is_data(name)]
+        return [full(name) for name in files]
+    if system.isdir(path):
+        names = sorted(str(name) for name in system.find(path))
+        below = [name for name in names if _is_data(name[len(path) :])]
+        return [full(name) for name in below if fnmatch.fnmatch(name, f"*{suffix}")]
+    if system.isfile(path):
+        return [local_prefix or full(path)]
+    return []
+
+
+def _is_data(name: str) -> bool:
+    return not any(part.startswith(("_", ".")) for part in name.split("/")[-1:])
+
+
+def _fsspec(path: str) -> tuple[Any, str]:
+    try:
+        return fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        scheme = path.partition("://")[0]
+        raise MissingDependencyError(
+            f"no file system for {path!r}: {error}",
+            hint=f"install the fsspec package that knows {scheme}://",
+        ) from error
+
+
+def _is_local(system: Any) -> bool:
+    protocol = system.protocol
+    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+
+def arrow_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
+    """Returns the Arrow file system of a path and the path within it."""
+    system, inner = _fsspec(path)
+    if _is_local(system):
+        return pafs.LocalFileSystem(), inner
+    return pafs.PyFileSystem(pafs.FSSpecHandler(system)), inner
+
+
+def open_input(path: str) -> pa.NativeFile:
+    """Opens a file for random access.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    system, inner = arrow_filesystem(path)
+    try:
+        return system.open_input_file(inner)
+    except OSError as error:
+        raise DataError(f"cannot open {path}: {error}") from error

@@ -1,0 +1,237 @@
+"""`BatchLoader`: the batches of one rank, made ahead of the training step."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import weakref
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+from tzrec.batch import Batch, RecordBatchTensor
+from tzrec.datasets.channel import Channel, Closed
+from tzrec.datasets.data_parser import DataParser
+from tzrec.datasets.locate import parse_rows
+from tzrec.datasets.position import DataPosition
+from tzrec.datasets.reader import BaseReader
+from tzrec.datasets.slicer import BatchSlicer, row_origin
+from tzrec.datasets.split import PassPlan, SplitConfig, plan_pass
+from tzrec.datasets.workers import ParserPool
+from tzrec.errors import DataError
+
+logger = logging.getLogger("tzrec")
+
+_SizedBatches = Generator[tuple[Batch, int], None, None]
+
+_AHEAD_BATCHES = 8
+_AHEAD_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How batches are made.
+
+    Attributes:
+        num_workers: processes that parse, 0 = the reading thread parses.
+        reserved: columns that travel with the batch into the output of a prediction.
+        mask_prob: probability of a row to be masked, 0 = no masks.
+        pin_memory: put batches into page-locked memory.
+    """
+
+    num_workers: int = 0
+    reserved: tuple[str, ...] = ()
+    mask_prob: float = 0.0
+    pin_memory: bool = False
+
+
+class BatchLoader:
+    """Iterates over the batches of this rank; one iteration is one pass over the data.
+
+    A thread reads, decodes and parses ahead (Arrow and NumPy release the GIL in the long
+    parts), bounded in batches and bytes. With ``num_workers`` processes do the parsing;
+    batches and their order are the same.
+
+    Args:
+        reader: the input.
+        parser: of the columns.
+        config: how rows become batches.
+        options: how batches are made.
+
+    Attributes:
+        num_rows: rows of the whole input.
+        num_batches: batches of this rank in a whole pass; the same on every rank.
+
+    Raises:
+        DataError: there is not one batch for each rank.
+    """
+
+    def __init__(
+        self,
+        reader: BaseReader,
+        parser: DataParser,
+        *,
+        config: SplitConfig,
+        options: LoaderOptions | None = None,
+    ) -> None:
+        self.reader = reader
+        self.parser = parser
+        self.config = config
+        self.options = options or LoaderOptions()
+        self.num_rows: int | None = reader.total_rows
+        self._blocks = reader.blocks()
+        self.num_batches: int | None = plan_pass(self._blocks, config)[0].num_batches
+        self._epoch = 0
+        self._position: DataPosition | None = None
+        self._passes: weakref.WeakSet[_Pass] = weakref.WeakSet()
+        self._pool: ParserPool | None = None
+        self._closed = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Selects the order of the next passes under shuffling."""
+        self._epoch = epoch
+
+    def resume(self, position: DataPosition) -> None:
+        """Leaves out what ``position`` says was delivered, in the next pass only.
+
+        With the same files, ranks, batch size and seed the rest of the pass is exactly what an
+        uninterrupted one would have delivered; otherwise every row that is left comes once.
+
+        Raises:
+            DataError: a file has fewer rows than were consumed of it.
+        """
+        rows = dict(zip(self.reader.paths, self.reader.num_rows, strict=True))
+        for source in position.sources:
+            last = int(position.consumed(source)[-1, 1])
+            if source not in rows:
+                logger.warning("the data position knows %s, which is not in the input", source)
+            elif last > rows[source]:
+                raise DataError(
+                    f"{last} rows of {source} were consumed, but it has {rows[source]} rows",
+                    hint="the file was changed since the checkpoint",
+                )
+        self._position = position
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._closed:
+            raise RuntimeError("the loader is closed")
+        position, self._position = self._position, None
+        plan, first_batch = plan_pass(
+            self._blocks,
+            self.config,
+            epoch=self._epoch,
+            sources=self.reader.paths,
+            position=position,
+        )
+        if position is not None:
+            self._announce(plan, first_batch)
+        if self.options.num_workers and self._pool is None:
+            self._pool = ParserPool(self.parser, self.options.num_workers)
+        batches = _Pass(self._produce(plan, first_batch))
+        self._passes.add(batches)
+        return batches
+
+    def close(self) -> None:
+        """Ends all threads and processes; running iterations end."""
+        self._closed = True
+        for running in list(self._passes):
+            running.close()
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def __enter__(self) -> BatchLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _announce(self, plan: PassPlan, first_batch: int) -> None:
+        if plan.num_batches == 0:
+            left = len(plan.order)
+            log = logger.warning if left else logger.info
+            log("the pass was at its end: %d rows are left, too few for a batch each", left)
+        elif first_batch < plan.num_batches:
+            start = plan.rank_rows(self.config.rank)[0]
+            row = start + plan.edge(self.config.rank, first_batch)
+            source, rows = next(plan.order.cut(row, row + 1).runs())
+            logger.info(
+                "resuming the pass at batch %d/%d: file %d/%d (%s), row %d",
+                first_batch,
+                plan.num_batches,
+                source + 1,
+                len(self.reader.paths),
+                self.reader.paths[source],
+                rows[0, 0],
+            )
+
+    def _produce(self, plan: PassPlan, first_batch: int) -> _SizedBatches:
+        slicer = BatchSlicer(
+            self.reader, plan, first_batch=first_batch, mask_prob=self.options.mask_prob
+        )
+        paths = self.reader.paths
+        if self._pool is not None:
+            pairs = self._pool.parse(iter(slicer), paths)
+        else:
+            pairs = ((raw, parse_rows(self.parser, raw, paths)) for raw in slicer)
+        for raw, parsed in pairs:
+            batch = self.parser.to_batch(parsed)
+            batch.checkpoint_info = row_origin(raw, paths)
+            if self.options.reserved:
+                kept = raw.columns.select(list(self.options.reserved))
+                batch.reserves = RecordBatchTensor(kept)
+            if self.options.pin_memory:
+                batch = batch.pin_memory()
+            yield batch, raw.columns.nbytes
+
+
+class _Pass:
+    """One iteration: a thread that fills a channel, and the consumer's end of it.
+
+    The thread ends with the data, with `close`, when this object is dropped, and at exit.
+    """
+
+    def __init__(self, batches: _SizedBatches) -> None:
+        self._channel: Channel[Batch] = Channel(_AHEAD_BATCHES, _AHEAD_BYTES)
+        thread = threading.Thread(
+            target=_fill, args=(self._channel, batches), name="tzrec-loader", daemon=True
+        )
+        self._stop = weakref.finalize(self, _stop, self._channel, thread)
+        thread.start()
+
+    def __iter__(self) -> _Pass:
+        return self
+
+    def __next__(self) -> Batch:
+        try:
+            batch = self._channel.get()
+        except BaseException:
+            self.close()
+            raise
+        if batch is None:
+            self.close()
+            raise StopIteration
+        return batch
+
+    def close(self) -> None:
+        """Ends the thread; the iteration is over."""
+        self._stop()
+
+
+def _fill(channel: Channel[Batch], batches: _SizedBatches) -> None:
+    error: BaseException | None = None
+    try:
+        with contextlib.closing(batches):
+            for batch, size in batches:
+                channel.put(batch, size)
+    except Closed:
+        pass
+    except BaseException as caught:  # raised where batches are consumed
+        error = caught
+    channel.end(error)
+
+
+def _stop(channel: Channel[Batch], thread: threading.Thread) -> None:
+    channel.close()
+    if thread is not threading.current_thread():
+        thread.join()

@@ -1,0 +1,133 @@
+"""Worker processes that parse batches; reading and order stay with the process that asks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from tzrec.datasets.data_parser import SAMPLE_MASK, DataParser, to_tensor
+from tzrec.datasets.locate import columns_of, parse_rows
+from tzrec.datasets.slicer import RawBatch
+from tzrec.errors import DataError, TzrecError
+
+logger = logging.getLogger("tzrec")
+
+_AHEAD_PER_WORKER = 2
+
+_parser: DataParser | None = None
+
+
+def usable_workers(wanted: int) -> int:
+    """Returns ``wanted``, at most the number of cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    usable = max(1, min(wanted, cores or 1))
+    if usable < wanted:
+        logger.info("num_workers %d: using %d, one for each core", wanted, usable)
+    return usable
+
+
+class ParserPool:
+    """Processes with a copy of the parser each.
+
+    They are spawned, not forked: a fork of a process with running threads may hang.
+
+    Args:
+        parser: must pickle.
+        num_workers: number of processes.
+    """
+
+    def __init__(self, parser: DataParser, num_workers: int) -> None:
+        self._parser = parser
+        self._needed = frozenset([*parser.input_columns, SAMPLE_MASK])
+        self._ahead = _AHEAD_PER_WORKER * num_workers
+        self._executor = ProcessPoolExecutor(
+            num_workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(parser,),
+        )
+
+    def parse(
+        self, batches: Iterator[RawBatch], paths: Sequence[str]
+    ) -> Iterator[tuple[RawBatch, dict[str, Tensor]]]:
+        """Yields each batch with its parsed tensors, in order, a few batches ahead.
+
+        Raises:
+            TzrecError: as `tzrec.datasets.locate.parse_rows`.
+            DataError: a worker died.
+        """
+        pending: deque[tuple[RawBatch, Future[dict[str, np.ndarray]]]] = deque()
+        try:
+            for raw in batches:
+                pending.append((raw, self._executor.submit(_parse, self._to_bytes(raw))))
+                if len(pending) >= self._ahead:
+                    yield self._finish(*pending.popleft(), paths)
+            while pending:
+                yield self._finish(*pending.popleft(), paths)
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+    def _to_bytes(self, raw: RawBatch) -> bytes:
+        # What is only kept for the output stays here.
+        batch = raw.columns.select([n for n in raw.columns.schema.names if n in self._needed])
+        sink = pa.BufferOutputStream()
+        with contextlib.closing(pa.ipc.new_stream(sink, batch.schema)) as writer:
+            writer.write_batch(batch)
+        return bytes(sink.getvalue())
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _finish(
+        self, raw: RawBatch, future: Future[dict[str, np.ndarray]], paths: Sequence[str]
+    ) -> tuple[RawBatch, dict[str, Tensor]]:
+        try:
+            arrays = future.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a data worker process died; often it ran out of memory",
+                hint="lower data_config.num_workers or batch_size, or set loader: THREAD",
+            ) from error
+        except (TzrecError, ValueError):
+            # Again here: it fails the same way, and here the rows' files are known.
+            return raw, parse_rows(self._parser, raw, paths)
+        return raw, {key: to_tensor(array) for key, array in arrays.items()}
+
+
+def _start_worker(parser: DataParser) -> None:
+    global _parser
+    _parser = parser
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    pa.set_cpu_count(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    assert _parser is not None
+    with pa.ipc.open_stream(data) as reader:
+        parsed = _parser.parse(columns_of(reader.read_next_batch()))
+    return {key: tensor.numpy() for key, tensor in parsed.items()}

@@ -1,0 +1,179 @@
+"""Writes an artefact; it appears under its name only when it scores like the model."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tzrec.config.load import save_message
+from tzrec.deploy import artefact, assets, torchscript
+from tzrec.deploy import golden as golden_batch
+from tzrec.deploy.options import ExportOptions
+from tzrec.deploy.verify import check_finite, check_parity, num_rows
+from tzrec.errors import ExportError, Unsupported
+from tzrec.protos.pipeline_pb2 import EasyRecConfig
+
+logger = logging.getLogger("tzrec")
+
+
+def export_artefact(
+    *,
+    config: EasyRecConfig,
+    model: nn.Module,
+    features: Sequence[Any],
+    golden: dict[str, Tensor],
+    export_dir: str | Path,
+    options: ExportOptions | None = None,
+) -> Path:
+    """Exports a model with its config, and proves that the files score like the model.
+
+    Everything is written to a directory beside ``export_dir``, loaded again from there,
+    compared with the model on the golden batch, and renamed at the end: whoever sees
+    ``export_dir`` sees a complete, checked artefact.
+
+    Args:
+        config: the config that the model was built from; copied, not changed.
+        model: `BaseModel` with restored weights on the CPU.
+        features: its features.
+        golden: one predict-mode batch in parse keys, sparse ids as int64.
+        export_dir: must not exist.
+        options: how to export; None = the defaults.
+
+    Returns:
+        ``export_dir``.
+
+    Raises:
+        ExportError: ``export_dir`` exists, the model cannot be exported, or the export differs
+            from it by more than ``options.tolerance``. Nothing is published then.
+        Unsupported: ``export_dir`` is not a local path.
+    """
+    options = options or ExportOptions()
+    target = refuse_existing(export_dir)
+    inputs = _model_inputs(golden, features)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        work.mkdir()
+        _write_config(config, work, options)
+        wrapper = _script_wrapper(model)
+        with torchscript.inference_mode_of(wrapper), torch.inference_mode():
+            _write_model(wrapper, inputs, work, options)
+        _publish(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _script_wrapper(model: nn.Module) -> nn.Module:
+    from tzrec.models.model import ScriptWrapper
+
+    return ScriptWrapper(model)
+
+
+def refuse_existing(export_dir: str | Path) -> Path:
+    """Returns the path of an export that can be written.
+
+    Raises:
+        ExportError: it exists.
+        Unsupported: it is not a local path.
+    """
+    if "://" in str(export_dir):
+        raise Unsupported(f"export to {export_dir}: remote directories come with a later version")
+    target = Path(export_dir).expanduser().absolute()
+    if os.path.lexists(target):
+        raise ExportError(
+            f"export_dir {target} exists already",
+            hint="name a new directory: an export never overwrites another one",
+        )
+    return target
+
+
+def _model_inputs(golden: dict[str, Tensor], features: Sequence[Any]) -> dict[str, Tensor]:
+    """Leaves out what is in the batch but is no input (labels)."""
+    names = {feature.name for feature in features}
+    inputs = {key: value for key, value in golden.items() if key.rpartition(".")[0] in names}
+    without = names - {key.rpartition(".")[0] for key in inputs}
+    if without or not inputs:
+        raise ExportError(
+            f"the golden batch lacks features: {', '.join(sorted(without)) or 'all'}",
+            hint="read it with the features of this config in predict mode",
+        )
+    if num_rows(inputs) == 0:
+        raise ExportError("the golden batch has no rows", hint="train_input_path must hold rows")
+    return inputs
+
+
+def _write_config(config: EasyRecConfig, work: Path, options: ExportOptions) -> None:
+    copy = EasyRecConfig()
+    copy.CopyFrom(config)
+    assets.copy_feature_assets(copy, work)
+    assets.copy_asset_files(options.asset_files, work)
+    save_message(copy, work / artefact.PIPELINE_CONFIG)
+    # QUANT_EMB is said even when off: the interface's default is a silent INT8.
+    acc = {"SPARSE_INT64": "1", "QUANT_EMB": options.quantisation or "0"}
+    acc |= options.additional_export_config
+    (work / artefact.MODEL_ACC).write_text(json.dumps(acc, indent=4) + "\n")
+
+
+def _write_model(
+    wrapper: Any, inputs: dict[str, Tensor], work: Path, options: ExportOptions
+) -> None:
+    def eager(data: dict[str, Tensor]) -> dict[str, Tensor]:
+        with torchscript.autocast(options.mixed_precision):
+            return dict(wrapper(data, torchscript.CPU))
+
+    expected = eager(inputs)
+    check_finite(expected)
+    scripted = torchscript.script_model(wrapper, options.mixed_precision)
+    torchscript.save(scripted, work / artefact.SCRIPTED_MODEL, work / artefact.TRACED_CODE)
+    golden_batch.save_golden(work / artefact.GOLDEN, inputs, expected)
+
+    loaded = torchscript.load(work / artefact.SCRIPTED_MODEL, torchscript.CPU)
+    parity = check_parity(
+        eager,
+        lambda data: torchscript.run(loaded, data, torchscript.CPU),
+        inputs,
+        expected=expected,
+        tolerance=options.tolerance,
+    )
+    manifest = artefact.Manifest(
+        target=options.target,
+        model=type(wrapper.model).__name__,
+        created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        versions=artefact.installed_versions(),
+        options=options.to_dict(),
+        inputs=golden_batch.specs(inputs),
+        outputs=golden_batch.specs(expected),
+        parity=parity,
+        files=artefact.describe_files(work),
+    )
+    (work / artefact.MANIFEST).write_text(manifest.to_json())
+    worst = max(parity["cases"]["golden batch"].values(), default=0.0)
+    logger.info("export: largest difference to the trained model %.3g", worst)
+
+
+def _publish(work: Path, target: Path) -> None:
+    artefact.verify_artefact(work)
+    for path in [*work.rglob("*"), work]:
+        _fsync(path)
+    refuse_existing(target)
+    work.rename(target)
+    _fsync(target.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,171 @@
+"""Scores raw rows with an exported model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from tzrec.batch import Batch
+from tzrec.config import load_pipeline_config
+from tzrec.datasets.data_parser import DataParser
+from tzrec.datasets.schema import input_fields
+from tzrec.deploy import artefact, assets, golden, torchscript
+from tzrec.deploy.rows import ColumnType, to_columns
+from tzrec.deploy.verify import compare, difference_table
+from tzrec.errors import ServingError, Unsupported
+from tzrec.training.build import build_features
+
+# Another machine adds numbers in another order; a broken model is further off.
+_SELF_CHECK_TOLERANCE = 1e-4
+
+
+class Predictor:
+    """An exported model with the parser that it was trained with; threads may share one.
+
+    ::
+
+        predictor = Predictor.load("export/")
+        predictor.predict({"user_id": [1, 2], "price": [0.5, 0.7]})["probs"]
+
+    Make one with `load`.
+
+    Attributes:
+        manifest: versions, inputs, outputs, options.
+        config: the pipeline config of the export; read only.
+        features: its features.
+        device: where the model runs.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        *,
+        manifest: artefact.Manifest,
+        config: Any,
+        device: torch.device,
+    ) -> None:
+        self.manifest = manifest
+        self.config = config
+        self.device = device
+        self.features = build_features(config.data_config, config.feature_configs)
+        self._module = module
+        self._parser = DataParser(
+            self.features, force_base_data_group=config.data_config.force_base_data_group
+        )
+        self._types = _column_types(config, self.features)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        self_check: bool = True,
+    ) -> Predictor:
+        """Loads an export.
+
+        Args:
+            path: exported directory.
+            device: where to run it.
+            self_check: score the export's golden batch and compare; this also warms the model up.
+
+        Raises:
+            ServingError: the directory is not a whole, untouched export that what is installed
+                can read, or it does not score here as it did where it was written.
+        """
+        directory = Path(path).expanduser().absolute()
+        manifest = artefact.verify_artefact(directory)
+        where = torch.device(device)
+        if manifest.options.get("mixed_precision") and where.type != "cpu":
+            raise Unsupported(f"an export with mixed precision on {where} comes later")
+        config = load_pipeline_config(directory / artefact.PIPELINE_CONFIG, True)
+        assets.resolve_feature_assets(config, directory)
+        module = torchscript.load(directory / artefact.SCRIPTED_MODEL, where)
+        predictor = cls(module, manifest=manifest, config=config, device=where)
+        if self_check:
+            predictor.check(directory / artefact.GOLDEN)
+        return predictor
+
+    @property
+    def input_columns(self) -> list[str]:
+        """Raw columns that `predict` reads."""
+        return list(self._types)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the scores, sorted."""
+        return sorted(self.manifest.outputs)
+
+    def predict(self, rows: Any) -> dict[str, np.ndarray]:
+        """Scores rows.
+
+        Args:
+            rows: dict of columns, pandas.DataFrame, or pyarrow RecordBatch or Table; more
+                columns than `input_columns` do no harm.
+
+        Returns:
+            Output → array with one entry a row (B, ...), in row order; floats as float32.
+
+        Raises:
+            DataError: a column is missing or of another length, or an id is out of range.
+            FeatureError: a value cannot become its feature.
+        """
+        parsed = self.parse(rows)
+        if parsed is None:
+            return {
+                name: np.empty((0, *spec.shape), dtype=_numpy_type(spec.dtype))
+                for name, spec in sorted(self.manifest.outputs.items())
+            }
+        outputs = self.forward(parsed)
+        return {name: golden.to_numpy(value) for name, value in sorted(outputs.items())}
+
+    def parse(self, rows: Any) -> dict[str, Tensor] | None:
+        """Returns the parse keys of rows, the input of `forward`; None for no rows."""
+        columns = to_columns(rows, self._types)
+        if not len(next(iter(columns.values()))):
+            return None
+        return self._parser.parse(columns)
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scores parsed rows: parse keys → tensors to output → tensor (B, ...)."""
+        return torchscript.run(self._module, data, self.device)
+
+    def forward_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Scores a batch of a loader."""
+        return self.forward(batch.to_dict(sparse_dtype=torch.int64))
+
+    def check(self, path: Path) -> None:
+        """Scores a golden batch twice, as the second run is the compiled one, and compares.
+
+        Raises:
+            ServingError: the scores are not the recorded ones.
+        """
+        inputs, expected = golden.load_golden(path)
+        for _ in range(2):
+            outputs = self.forward(inputs)
+            actual = {name: torch.from_numpy(golden.to_numpy(v)) for name, v in outputs.items()}
+            differences = compare(expected, actual, relative=_SELF_CHECK_TOLERANCE)
+            if any(d.max_abs > _SELF_CHECK_TOLERANCE for d in differences):
+                raise ServingError(
+                    f"{path.parent} does not score here as where it was exported "
+                    f"({self.manifest.versions})\n{difference_table(differences)}"
+                )
+
+
+def _numpy_type(name: str) -> str:
+    return "float32" if name in ("bfloat16", "float16") else name
+
+
+def _column_types(config: Any, features: list[Any]) -> dict[str, ColumnType]:
+    declared = input_fields(config.data_config)
+    types: dict[str, ColumnType] = {}
+    for feature in features:
+        unknown = pa.int64() if feature.is_sparse else pa.float32()
+        for name in feature.inputs:
+            types.setdefault(name, ColumnType(declared.get(name), unknown))
+    return types

@@ -1,0 +1,191 @@
+"""From a model in Python to one that runs without Python: symbolic trace, then TorchScript."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tzrec.errors import ExportError, ServingError
+
+CPU = torch.device("cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scripted:
+    """A scripted model and the Python that it was made of.
+
+    Attributes:
+        module: forward takes ``(parse keys → tensors, device)``.
+        code: traced Python.
+    """
+
+    module: torch.jit.ScriptModule
+    code: str
+
+
+@contextlib.contextmanager
+def inference_mode_of(model: nn.Module) -> Iterator[None]:
+    """Puts a model in the state that it is served in, and back afterwards.
+
+    Dropout and the like are off (``eval``), and modules of ours leave out what only training
+    needs (``set_is_inference``).
+    """
+    training = {module: module.training for module in model.modules()}
+    inference = {
+        module: bool(module.is_inference)
+        for module in model.modules()
+        if hasattr(module, "set_is_inference")
+    }
+    model.eval()
+    # Outermost last: a parent may set its children.
+    for module in inference:
+        module.set_is_inference(True)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        for module, mode in reversed(inference.items()):
+            module.set_is_inference(mode)  # type: ignore[operator]
+
+
+def script_model(wrapper: nn.Module, mixed_precision: str = "") -> Scripted:
+    """Compiles a model.
+
+    Tracing first turns TorchRec's collections into plain lookups, which TorchScript compiles
+    and also quantised tables need.
+
+    Args:
+        wrapper: `ScriptWrapper` in inference mode: (dict of tensors, device) → dict of tensors.
+        mixed_precision: autocast of the compiled model, ``BF16`` or ``FP16``.
+
+    Raises:
+        ExportError: the model does something that cannot be traced or compiled.
+    """
+    from torchrec.fx import Tracer
+
+    name = type(getattr(wrapper, "model", wrapper)).__name__
+    with _quiet():
+        try:
+            traced = torch.fx.GraphModule(wrapper, Tracer().trace(wrapper))
+        except Exception as error:
+            raise ExportError(
+                f"{name} cannot be traced: {error}",
+                hint="forward must not branch on the values or the number of rows of tensors",
+            ) from error
+        try:
+            module = torch.jit.script(traced)
+            if mixed_precision:
+                module = torch.jit.script(AUTOCASTS[mixed_precision](module))
+        except Exception as error:
+            raise ExportError(
+                f"{name} was traced but TorchScript cannot compile it: {error}",
+                hint="use tensor operations that TorchScript knows in predict()",
+            ) from error
+    return Scripted(module.eval(), traced.code)
+
+
+class BFloat16Autocast(nn.Module):
+    """Runs a scripted model on the CPU under bfloat16 autocast.
+
+    Args:
+        inner: forward takes ``(parse keys → tensors, device)``.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(
+        self, data: dict[str, torch.Tensor], device: torch.device = CPU
+    ) -> dict[str, torch.Tensor]:
+        """Returns the scores."""
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.inner(data, device)
+
+
+class Float16Autocast(nn.Module):
+    """Runs a scripted model on the CPU under float16 autocast.
+
+    Args:
+        inner: forward takes ``(parse keys → tensors, device)``.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(
+        self, data: dict[str, torch.Tensor], device: torch.device = CPU
+    ) -> dict[str, torch.Tensor]:
+        """Returns the scores."""
+        with torch.autocast("cpu", dtype=torch.float16):
+            return self.inner(data, device)
+
+
+# TorchScript wants the type of an autocast as a literal, hence a class each.
+AUTOCASTS = {"BF16": BFloat16Autocast, "FP16": Float16Autocast}
+DTYPES = {"BF16": torch.bfloat16, "FP16": torch.float16}
+
+
+@contextlib.contextmanager
+def autocast(mixed_precision: str) -> Iterator[None]:
+    """The eager counterpart of the exported model's autocast; empty = none."""
+    if not mixed_precision:
+        yield
+        return
+    with torch.autocast("cpu", dtype=DTYPES[mixed_precision]):
+        yield
+
+
+def save(scripted: Scripted, model_path: Path, code_path: Path) -> None:
+    """Writes the model and its Python text."""
+    with _quiet():
+        torch.jit.save(scripted.module, str(model_path))
+    code_path.write_text(scripted.code)
+
+
+def load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+    """Loads a scripted model.
+
+    Raises:
+        ServingError: the file is not a scripted model that this torch reads.
+    """
+    import fbgemm_gpu  # noqa: F401  registers the operators that a model may call
+
+    try:
+        with _quiet():
+            module = torch.jit.load(str(path), map_location=device)
+    except (RuntimeError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise ServingError(f"{path} cannot be loaded: {first}") from error
+    return module.eval()
+
+
+def run(module: Any, data: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Scores one batch without tracking gradients."""
+    with torch.inference_mode():
+        outputs: dict[str, Tensor] = module(data, device)
+        return outputs
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # torch.jit is deprecated from Python 3.14 on and TorchRec's tracer talks about itself.
+    tracer_log = logging.getLogger("torch.fx._symbolic_trace")
+    level = tracer_log.level
+    tracer_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        tracer_log.setLevel(level)

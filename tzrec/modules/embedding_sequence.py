@@ -1,0 +1,241 @@
+"""SEQUENCE, JAGGED_SEQUENCE and nested sequence groups of one data group: un-pooled lookups."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torchrec.modules.embedding_configs import PoolingType
+from torchrec.modules.embedding_modules import EmbeddingCollection
+
+from tzrec.batch import Batch, JaggedTensor
+from tzrec.errors import ConfigError
+from tzrec.modules import jagged
+from tzrec.modules.dense_embedding_collection import DenseEmbeddingCollection, DenseEmbeddingConfig
+from tzrec.modules.embedding_tables import TablePlan, TableUse, dense_embedding_config
+
+if TYPE_CHECKING:
+    from tzrec.features.feature import BaseFeature
+
+
+@dataclasses.dataclass
+class SequenceGroup:
+    """A SEQUENCE, JAGGED_SEQUENCE or nested sequence group.
+
+    Attributes:
+        name: name of the group, the prefix of its outputs.
+        features: its features in the order of the config.
+        use: how their tables are named.
+        jagged: steps are not padded.
+    """
+
+    name: str
+    features: list[BaseFeature]
+    use: TableUse
+    jagged: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Columns of a query or of a sequence that come from one feature."""
+
+    kind: str  # sparse, dense or dense_emb
+    feature: str
+    key: str
+    dim: int
+    single_value: bool = True
+    mean: bool = False
+    weighted: bool = False
+
+
+class SequenceEmbeddingGroupImpl(nn.Module):
+    """Looks up all sequence groups of a data group, one collection per embedding dim.
+
+    Args:
+        groups: the groups.
+        data_group: the data group that all their features live on.
+        device: where the parameters live.
+
+    Raises:
+        ConfigError: tables that cannot be shared, or a group without a sequence feature.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[SequenceGroup],
+        data_group: str,
+        *,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self._data_group = data_group
+        plan = TablePlan()
+        tables_of = {
+            (group.name, feature.name): plan.add(feature, feature.emb_config, group.use)
+            for group in groups
+            for feature in group.features
+            if feature.is_sparse
+        }
+        dense_embs: dict[str, DenseEmbeddingConfig] = {}
+        self._queries: dict[str, list[_Part]] = {}
+        self._sequences: dict[str, list[_Part]] = {}
+        self._jagged: dict[str, bool] = {}
+        for group in groups:
+            _check_has_sequence(group)
+            self._jagged[group.name] = group.jagged
+            self._queries[group.name] = []
+            self._sequences[group.name] = []
+            for feature in group.features:
+                use = tables_of.get((group.name, feature.name))
+                config = None if use else dense_embedding_config(feature)
+                if config is not None:
+                    dense_embs[feature.name] = config
+                part = _part(feature, plan.key(*use) if use else None, config)
+                target = self._sequences if feature.is_sequence else self._queries
+                target[group.name].append(part)
+        parts = [p for v in [*self._queries.values(), *self._sequences.values()] for p in v]
+        self._has_weights = any(p.weighted for p in parts)
+        self._has_multi_value = any(
+            not p.single_value for v in self._sequences.values() for p in v if p.kind == "sparse"
+        )
+        self._has_dense_query = any(
+            p.kind != "sparse" for query in self._queries.values() for p in query
+        )
+        self._has_dense_emb = bool(dense_embs)
+        self.ec_dict = _collections(plan.configs(), device)
+        if dense_embs:
+            self.dense_ec = DenseEmbeddingCollection(dense_embs, device=device)
+
+    def feature_dims(self, group: str) -> tuple[dict[str, int], dict[str, int]]:
+        """Returns feature → number of columns, of the query and of the sequence."""
+        return (
+            {part.feature: part.dim for part in self._queries[group]},
+            {part.feature: part.dim for part in self._sequences[group]},
+        )
+
+    def lookup(self, batch: Batch) -> list[Any]:
+        """Starts the lookups; the results of sharded collections arrive later."""
+        return [ec(batch.sparse_features[self._data_group]) for ec in self.ec_dict.values()]
+
+    def forward(self, batch: Batch, looked_up: list[Any] | None = None) -> dict[str, Tensor]:
+        """Returns the outputs of all groups.
+
+        ``{group}.query`` (B, Dq) if the group has features that are no sequences,
+        ``{group}.sequence`` (B, T, Ds), jagged (sum of lengths, Ds), and
+        ``{group}.sequence_length`` (B,). T, at least 1, and the lengths are those of the group's
+        first sequence feature; the others are padded or cut to T.
+
+        Args:
+            batch: the batch.
+            looked_up: result of `lookup`; None looks up now.
+        """
+        rows = _Rows(self, batch, self.lookup(batch) if looked_up is None else looked_up)
+        result: dict[str, Tensor] = {}
+        for group, parts in self._sequences.items():
+            query = [rows.query(part) for part in self._queries[group]]
+            if query:
+                result[f"{group}.query"] = torch.cat(query, dim=1)
+            steps = [rows.steps(part) for part in parts]
+            lengths = steps[0][1]
+            values = [value for value, _ in steps]
+            if self._jagged[group]:
+                names = [part.feature for part in parts]
+                sequence = jagged.cat_steps(values, [length for _, length in steps], names)
+            else:
+                num_steps = jagged.max_length(lengths)
+                padded = [jagged.pad(value, length, num_steps) for value, length in steps]
+                sequence = torch.cat(padded, dim=2)
+            result[f"{group}.sequence"] = sequence
+            result[f"{group}.sequence_length"] = lengths
+        return result
+
+
+class _Rows:
+    """The looked-up rows of one batch, by part."""
+
+    def __init__(
+        self, impl: SequenceEmbeddingGroupImpl, batch: Batch, looked_up: list[Any]
+    ) -> None:
+        data_group = impl._data_group
+        self._collections = dict(zip(impl.ec_dict, looked_up, strict=True))
+        self._sequence_dense: Any = batch.sequence_dense_features
+        self._ids: Any = {}
+        self._elements: Any = {}
+        self._dense: dict[str, Any] = {}
+        if impl._has_weights:
+            self._ids = batch.sparse_features[data_group].to_dict()
+        if impl._has_multi_value:
+            self._elements = batch.sequence_mulval_lengths[data_group].to_dict()
+        if impl._has_dense_query:
+            self._dense["dense"] = batch.dense_features[data_group].to_dict()
+        if impl._has_dense_emb:
+            self._dense["dense_emb"] = impl.dense_ec(self._dense["dense"])
+
+    def _looked_up(self, part: _Part) -> tuple[Tensor, Tensor]:
+        """Returns the rows (ids, dim), times their weights, and the ids per row (B,)."""
+        found: JaggedTensor = self._collections[str(part.dim)][part.key]
+        values = found.values()
+        if part.weighted:
+            values = values * self._ids[part.feature].weights().unsqueeze(1)
+        return values, found.lengths()
+
+    def query(self, part: _Part) -> Tensor:
+        """Returns (B, dim) of a feature that is no sequence; 0 where a row has no id."""
+        if part.kind != "sparse":
+            column: Tensor = self._dense[part.kind][part.key]
+            return column
+        values, lengths = self._looked_up(part)
+        if part.single_value:
+            return jagged.pad(values, lengths, 1).squeeze(1)
+        return jagged.pool(values, lengths, part.mean)
+
+    def steps(self, part: _Part) -> tuple[Tensor, Tensor]:
+        """Returns (steps, dim) of a sequence feature and the steps per row (B,)."""
+        if part.kind == "dense":
+            dense: JaggedTensor = self._sequence_dense[part.key]
+            return dense.values(), dense.lengths()
+        values, lengths = self._looked_up(part)
+        if part.single_value:
+            return values, lengths
+        elements: JaggedTensor = self._elements[part.feature]
+        return jagged.pool(values, elements.values(), part.mean), elements.lengths()
+
+
+def _part(feature: BaseFeature, key: str | None, dense_emb: DenseEmbeddingConfig | None) -> _Part:
+    if key is not None:
+        return _Part(
+            "sparse",
+            feature.name,
+            key,
+            feature.embedding_dim,
+            single_value=feature.value_dim == 1,
+            mean=feature.emb_bag_config.pooling == PoolingType.MEAN,
+            weighted=bool(feature.is_weighted),
+        )
+    if dense_emb is not None:
+        return _Part("dense_emb", feature.name, feature.name, feature.embedding_dim)
+    dim = max(feature.value_dim, 1) if feature.is_sequence else feature.output_dim
+    return _Part("dense", feature.name, feature.name, dim)
+
+
+def _check_has_sequence(group: SequenceGroup) -> None:
+    if not any(feature.is_sequence for feature in group.features):
+        raise ConfigError(
+            f"sequence group {group.name!r} has no sequence feature, only "
+            f"{[feature.name for feature in group.features]}",
+            hint="add a feature of a sequence_feature, or make it a DEEP group",
+        )
+
+
+def _collections(tables: list[Any], device: torch.device | str | None) -> nn.ModuleDict:
+    """Returns embedding dim → collection, as TorchRec's have one dim each."""
+    by_dim: dict[int, list[Any]] = {}
+    for table in tables:
+        by_dim.setdefault(table.embedding_dim, []).append(table)
+    where = torch.device(device) if device is not None else None
+    return nn.ModuleDict(
+        {str(dim): EmbeddingCollection(tables=group, device=where) for dim, group in by_dim.items()}
+    )

@@ -1,0 +1,69 @@
+"""Variational dropout per feature, to find the features that a model can do without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+_TEMPERATURE = 0.1
+
+
+class VariationalDropout(nn.Module):
+    """Learns a dropout probability per feature of a group (reference 07 section 7.5).
+
+    "Dropout Feature Ranking for Deep Learning Models" (arXiv 1712.08645): the Bernoulli mask of
+    an entry is relaxed to a concrete distribution with temperature 0.1.
+
+    Args:
+        features_dimension: entry (feature or encoder output) → its number of columns, in the
+            order of the columns.
+        name: name of the group.
+        regularization_lambda: weight of the penalty.
+        device: where the parameter lives.
+
+    Attributes:
+        feature_p: (F,) logits of the dropout probabilities, starting at N(0, 1).
+    """
+
+    column_entry: Tensor
+
+    def __init__(
+        self,
+        features_dimension: Mapping[str, int],
+        name: str,
+        *,
+        regularization_lambda: float = 0.01,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.group_name = name
+        self.features_dimension = dict(features_dimension)
+        self._regularization_lambda = regularization_lambda
+        self.feature_p = nn.Parameter(torch.randn(len(features_dimension), device=device))
+        entries = [i for i, dim in enumerate(features_dimension.values()) for _ in range(dim)]
+        self.register_buffer("column_entry", torch.tensor(entries, device=device), persistent=False)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Drops features while training, scales them by their keep probability otherwise.
+
+        Args:
+            features: (B, D), the group's features side by side.
+
+        Returns:
+            The thinned features (B, D) and the penalty, a scalar: ``lambda / B`` times the sum of
+            the keep probabilities.
+        """
+        keep_probability = 1.0 - torch.sigmoid(self.feature_p)
+        if self.training:
+            noise = torch.rand(
+                features.size(0), self.feature_p.size(0), device=self.feature_p.device
+            )
+            # logit(sigmoid(feature_p)) is feature_p itself.
+            logits = (self.feature_p + torch.logit(noise, eps=1e-6)) / _TEMPERATURE
+            scale = (1.0 - torch.sigmoid(logits)).index_select(1, self.column_entry)
+        else:
+            scale = keep_probability.index_select(0, self.column_entry)
+        penalty = self._regularization_lambda * keep_probability.sum() / features.size(0)
+        return features * scale.to(features.dtype), penalty

@@ -1,0 +1,1 @@
+"""Kernels: fast implementations of single operations, behind plain functions and modules."""

@@ -1,0 +1,262 @@
+"""The tables of one collection: their lookup as autograd functions that update on the way back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
+from torchrec.modules.embedding_modules import get_embedding_names_by_table
+from torchrec.optim.fused import EmptyFusedOptimizer, FusedOptimizer
+
+from tzrec.batch import KeyedJaggedTensor
+from tzrec.errors import DataError, Unsupported
+from tzrec.ops.cpu.rule import UpdateRule
+from tzrec.ops.cpu.table import RowTable, Workspace
+from tzrec.ops.loss_scale import LossScale
+
+
+class RowOptimizer(FusedOptimizer):
+    """States and learning rate of tables whose update happens in the backward pass.
+
+    Args:
+        tables: parameter name → table that trains.
+        lr: learning rate; the one in ``param_groups`` counts.
+    """
+
+    def __init__(self, tables: Mapping[str, RowTable], lr: float) -> None:
+        super().__init__(
+            {name: table.weight for name, table in tables.items()},
+            {
+                table.weight: {f"{table.name}.{key}": value for key, value in table.state.items()}
+                for table in tables.values()
+            },
+            [{"params": [table.weight for table in tables.values()], "lr": lr}],
+        )
+
+    @property
+    def lr(self) -> float:
+        """The learning rate that counts."""
+        (group,) = self.param_groups
+        return float(group["lr"])
+
+    def step(self, closure: Any = None) -> None:
+        """Does nothing: the backward pass did it."""
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Does nothing: there is no gradient."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Use:
+    """One feature's lookup in a table.
+
+    Attributes:
+        table: the table.
+        feature: key in the input.
+        name: key in the output.
+        column: where the pooled output starts.
+        mean: average the bag instead of summing it.
+    """
+
+    table: RowTable
+    feature: str
+    name: str
+    column: int
+    mean: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Input:
+    """The ids of one use: ``ids[offsets[0] : offsets[-1]]``, bags by offsets."""
+
+    ids: Any
+    offsets: Any
+    weights: Any
+
+
+class TableGroup:
+    """What pooled and un-pooled collections share: tables, uses, optimizer, update.
+
+    Args:
+        configs: configs of the tables.
+        weights: table → parameter.
+        prefix: where the collection keeps its tables, the start of their parameter names.
+        rule: how rows move; None = never.
+        frozen: names of tables that never move.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[EmbeddingBagConfig | EmbeddingConfig],
+        weights: Mapping[str, nn.Parameter],
+        *,
+        prefix: str,
+        rule: UpdateRule | None,
+        frozen: Collection[str],
+    ) -> None:
+        self.uses: list[_Use] = []
+        self.trained: dict[str, RowTable] = {}
+        self.loss_scale: LossScale | None = None
+        self.workspace = Workspace()
+        column = 0
+        for config, names in zip(configs, get_embedding_names_by_table(configs), strict=True):
+            trains = rule is not None and config.name not in frozen
+            weight = weights[config.name]
+            # Keeps dense optimizers away, as TorchRec's own fused tables do.
+            weight._in_backward_optimizers = [EmptyFusedOptimizer()]  # type: ignore[attr-defined]
+            table = RowTable(config.name, weight, rule if trains else None)
+            if trains:
+                self.trained[f"{prefix}.{config.name}.weight"] = table
+            mean = getattr(config, "pooling", PoolingType.SUM) == PoolingType.MEAN
+            for feature, name in zip(config.feature_names, names, strict=True):
+                self.uses.append(_Use(table, feature, name, column, mean))
+                column += table.dim
+        self.width = column
+        self.optimizer = RowOptimizer(self.trained, rule.lr if rule is not None else 0.0)
+        # Something that requires a gradient, so that autograd calls the backward pass.
+        self.anchor = torch.zeros(0, requires_grad=True) if self.trained else torch.zeros(0)
+
+    def _inputs(self, kjt: KeyedJaggedTensor, *, weighted: bool) -> list[_Input]:
+        if kjt.variable_stride_per_key() or kjt.inverse_indices_or_none() is not None:
+            raise Unsupported("a batch whose features differ in their number of rows")
+        weights = kjt.weights() if weighted else torch.empty(0)
+        if weights.requires_grad:
+            raise Unsupported("a gradient of the weights of a weighted feature")
+        ids = kjt.values().to(torch.int64).contiguous().numpy()
+        offsets = kjt.offsets().to(torch.int64).contiguous().numpy()
+        weights = weights.to(torch.float32).contiguous().numpy()
+        rows = kjt.stride()
+        order = {key: position for position, key in enumerate(kjt.keys())}
+        found = []
+        for use in self.uses:
+            start = order[use.feature] * rows
+            found.append(_Input(ids, offsets[start : start + rows + 1], weights))
+        return found
+
+    def pool(self, kjt: KeyedJaggedTensor, *, weighted: bool) -> Tensor:
+        """Returns (B, width), the pooled rows of all uses side by side; backward moves the rows.
+
+        Raises:
+            DataError: an id is not a row of its table.
+        """
+        return _PooledLookup.apply(self.anchor, self, self._inputs(kjt, weighted=weighted))
+
+    def gather(self, kjt: KeyedJaggedTensor) -> tuple[Tensor, ...]:
+        """Returns per use (n, D), the row of each id; otherwise as `pool`."""
+        return _RowLookup.apply(self.anchor, self, self._inputs(kjt, weighted=False))
+
+    def update(self, gradients: Sequence[Any], inputs: Sequence[_Input], *, pooled: bool) -> None:
+        """Sums the gradients of each row and moves it.
+
+        Args:
+            gradients: per use (B, width) if pooled, else (n, D); None = the output was not used.
+            inputs: per use.
+            pooled: whether bags were pooled.
+        """
+        scale = 1.0
+        if self.loss_scale is not None:
+            distinct = {id(g): g for g in gradients if g is not None}
+            if not all(np.isfinite(g).all() for g in distinct.values()):
+                return
+            scale = 1.0 / self.loss_scale.value
+        by_table: dict[int, list[int]] = {}
+        for position, use in enumerate(self.uses):
+            by_table.setdefault(id(use.table), []).append(position)
+        for positions in by_table.values():
+            table = self.uses[positions[0]].table
+            if table.rule is None:
+                continue
+            sizes = [int(inputs[p].offsets[-1] - inputs[p].offsets[0]) for p in positions]
+            capacity = min(sum(sizes), table.num_rows)
+            rows, sums = self.workspace.reserve(capacity, table.dim)
+            slots = table.start_batch(capacity)
+            count = 0
+            for p in positions:
+                if gradients[p] is not None:
+                    add = self._add_pooled if pooled else self._add_rows
+                    count = add(self.uses[p], gradients[p], inputs[p], slots, rows, sums, count)
+            table.update(rows, sums, count, lr=self.optimizer.lr, scale=scale)
+
+    @staticmethod
+    def _add_pooled(use: _Use, gradient: Any, given: _Input, slots: Any, *memory: Any) -> int:
+        from tzrec.ops.cpu import lookup
+
+        bags = (given.ids, given.offsets, given.weights, use.mean)
+        return int(lookup.sum_bag_gradients(gradient, use.column, *bags, *slots, *memory))
+
+    @staticmethod
+    def _add_rows(use: _Use, gradient: Any, given: _Input, slots: Any, *memory: Any) -> int:  # noqa: ARG004
+        from tzrec.ops.cpu import lookup
+
+        ids = given.ids[given.offsets[0] : given.offsets[-1]]
+        return int(lookup.sum_row_gradients(gradient, ids, *slots, *memory))
+
+
+class _PooledLookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, tables: TableGroup, inputs: list[_Input]) -> Tensor:  # noqa: ARG004
+        from tzrec.ops.cpu import lookup
+
+        ctx.tables, ctx.inputs = tables, inputs
+        rows = len(inputs[0].offsets) - 1
+        output = torch.empty(rows, tables.width)
+        array = output.numpy()
+        for use, given in zip(tables.uses, inputs, strict=True):
+            bags = (given.ids, given.offsets, given.weights, use.mean)
+            bad = lookup.pool_rows(use.table.array(), *bags, array, use.column)
+            if bad >= 0:
+                raise _no_such_row(use, given, bad)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        gradient = gradients[0].to(torch.float32).contiguous().numpy()
+        ctx.tables.update([gradient] * len(ctx.inputs), ctx.inputs, pooled=True)
+        return None, None, None
+
+
+class _RowLookup(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchor: Tensor,  # noqa: ARG004
+        tables: TableGroup,
+        inputs: list[_Input],
+    ) -> tuple[Tensor, ...]:
+        from tzrec.ops.cpu import lookup
+
+        ctx.tables, ctx.inputs = tables, inputs
+        ctx.set_materialize_grads(False)
+        outputs = []
+        for use, given in zip(tables.uses, inputs, strict=True):
+            first, last = int(given.offsets[0]), int(given.offsets[-1])
+            output = torch.empty(last - first, use.table.dim)
+            bad = lookup.gather_rows(use.table.array(), given.ids[first:last], output.numpy())
+            if bad >= 0:
+                raise _no_such_row(use, given, first + bad)
+            outputs.append(output)
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None, None]:
+        arrays = [
+            None if gradient is None else gradient.to(torch.float32).contiguous().numpy()
+            for gradient in gradients
+        ]
+        ctx.tables.update(arrays, ctx.inputs, pooled=False)
+        return None, None, None
+
+
+def _no_such_row(use: _Use, given: _Input, position: int) -> DataError:
+    return DataError(
+        f"feature {use.feature} holds the id {given.ids[position]}, "
+        f"but table {use.table.name} has rows 0 to {use.table.num_rows - 1}"
+    )

@@ -1,0 +1,141 @@
+"""Kernels of the update: the gradient sums of a batch's rows into weights and states.
+
+Arrays: table (R, D) float32 or uint16 (half floats); states (R, D) or (R,) float32; rows
+(capacity,) int64 and sums (capacity, D) float32, of which the first ``count`` are in use.
+``keep`` is what decoupled weight decay leaves of a weight. Scalars are float32. See
+`tzrec.ops.cpu.rule.UpdateRule` for the formulas.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tzrec.ops.cpu.jit import kernel, load, prefetch, store
+
+# How many rows ahead memory is asked for; more than about ten misses at once queue up.
+_AHEAD = 8
+
+
+@kernel
+def all_finite(sums: Any, count: Any) -> Any:
+    """Tells whether no sum is inf or nan."""
+    for k in range(count):
+        for j in range(sums.shape[1]):
+            if not np.isfinite(sums[k, j]):
+                return False
+    return True
+
+
+@kernel
+def regularise(
+    table: Any, rows: Any, count: Any, sums: Any, scale: Any, l2: Any, bound: Any
+) -> None:
+    """Replaces each sum g by ``clip(scale * g + l2 * w, -bound, bound)``."""
+    dim = table.shape[1]
+    for k in range(count):
+        if k + _AHEAD < count:
+            prefetch(table, rows[k + _AHEAD] * dim)
+        row = rows[k]
+        for j in range(dim):
+            g = scale * sums[k, j] + l2 * load(table, row, j)
+            sums[k, j] = bound if g > bound else (-bound if g < -bound else g)
+
+
+@kernel
+def sgd(table: Any, rows: Any, count: Any, sums: Any, lr: Any, keep: Any) -> None:
+    """Gradient descent."""
+    dim = table.shape[1]
+    for k in range(count):
+        if k + _AHEAD < count:
+            prefetch(table, rows[k + _AHEAD] * dim)
+        row = rows[k]
+        for j in range(dim):
+            store(table, row, j, keep * load(table, row, j) - lr * sums[k, j])
+
+
+@kernel
+def adagrad(
+    table: Any,
+    accumulator: Any,
+    rows: Any,
+    count: Any,
+    sums: Any,
+    lr: Any,
+    keep: Any,
+    eps: Any,
+) -> None:
+    """Adagrad with an accumulator per element, (R, D)."""
+    dim = table.shape[1]
+    for k in range(count):
+        if k + _AHEAD < count:
+            prefetch(table, rows[k + _AHEAD] * dim)
+            prefetch(accumulator, rows[k + _AHEAD] * dim)
+        row = rows[k]
+        for j in range(dim):
+            g = sums[k, j]
+            s = accumulator[row, j] + g * g
+            accumulator[row, j] = s
+            store(table, row, j, keep * load(table, row, j) - lr * g / (np.sqrt(s) + eps))
+
+
+@kernel
+def rowwise_adagrad(
+    table: Any,
+    accumulator: Any,
+    rows: Any,
+    count: Any,
+    sums: Any,
+    lr: Any,
+    keep: Any,
+    eps: Any,
+) -> None:
+    """Adagrad with an accumulator per row, (R,)."""
+    dim = table.shape[1]
+    for k in range(count):
+        if k + _AHEAD < count:
+            prefetch(table, rows[k + _AHEAD] * dim)
+            prefetch(accumulator, rows[k + _AHEAD])
+        row = rows[k]
+        squares = np.float32(0)
+        for j in range(dim):
+            squares += sums[k, j] * sums[k, j]
+        s = accumulator[row] + squares / np.float32(dim)
+        accumulator[row] = s
+        step = lr / (np.sqrt(s) + eps)
+        for j in range(dim):
+            store(table, row, j, keep * load(table, row, j) - step * sums[k, j])
+
+
+@kernel
+def adam(
+    table: Any,
+    mean: Any,
+    square: Any,
+    rows: Any,
+    count: Any,
+    sums: Any,
+    lr: Any,
+    keep: Any,
+    eps: Any,
+    beta1: Any,
+    beta2: Any,
+    correction1: Any,
+    correction2: Any,
+) -> None:
+    """Lazy Adam; ``correction`` is ``1 / (1 - beta ** t)``."""
+    dim = table.shape[1]
+    rest1, rest2 = np.float32(1) - beta1, np.float32(1) - beta2
+    for k in range(count):
+        if k + _AHEAD < count:
+            prefetch(table, rows[k + _AHEAD] * dim)
+            prefetch(mean, rows[k + _AHEAD] * dim)
+            prefetch(square, rows[k + _AHEAD] * dim)
+        row = rows[k]
+        for j in range(dim):
+            g = sums[k, j]
+            m = beta1 * mean[row, j] + rest1 * g
+            v = beta2 * square[row, j] + rest2 * g * g
+            mean[row, j] = m
+            square[row, j] = v
+            step = lr * (m * correction1) / (np.sqrt(v * correction2) + eps)
+            store(table, row, j, keep * load(table, row, j) - step)

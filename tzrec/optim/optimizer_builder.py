@@ -1,0 +1,161 @@
+"""Optimizer messages of the config → what they build."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from google.protobuf.message import Message
+from torch import nn
+
+from tzrec.errors import ConfigError, Unsupported
+from tzrec.ops.cpu.rule import UpdateRule, WeightDecayMode
+from tzrec.protos import optimizer_pb2
+
+
+def create_sparse_optimizer(
+    config: optimizer_pb2.SparseOptimizer, *, embedding_l2: float = 0.0
+) -> UpdateRule:
+    """Returns how embedding tables are trained.
+
+    Args:
+        config: selects and parametrises the optimizer.
+        embedding_l2: ``train_config.embedding_l2``.
+
+    Raises:
+        ConfigError: no optimizer is selected.
+        Unsupported: the optimizer comes with a later version.
+    """
+    name = config.WhichOneof("optimizer")
+    if name is None:
+        raise ConfigError(
+            "sparse_optimizer selects no optimizer", hint=f"one of {', '.join(_SPARSE)}"
+        )
+    if name not in _SPARSE:
+        raise Unsupported(
+            f"sparse_optimizer.{name} comes with a later version",
+            hint=f"there are {', '.join(_SPARSE)}",
+        )
+    message = getattr(config, name)
+    bound = message.max_gradient if message.gradient_clipping else math.inf
+    rule = _SPARSE[name](message)
+    return dataclasses.replace(rule, max_gradient=bound, embedding_l2=embedding_l2)
+
+
+def _rowwise_adagrad(message: Any) -> UpdateRule:
+    modes: dict[int, WeightDecayMode] = {
+        optimizer_pb2.NONE: "none",
+        optimizer_pb2.L2: "l2",
+        optimizer_pb2.DECOUPLE: "decoupled",
+    }
+    return UpdateRule(
+        "rowwise_adagrad",
+        message.lr,
+        weight_decay=message.weight_decay,
+        weight_decay_mode=modes[message.weight_decay_mode],
+    )
+
+
+def _adam(message: Any) -> UpdateRule:
+    return UpdateRule(
+        "adam",
+        message.lr,
+        beta1=message.beta1,
+        beta2=message.beta2,
+        weight_decay=message.weight_decay,
+        weight_decay_mode="decoupled",
+    )
+
+
+_SPARSE: Mapping[str, Callable[[Any], UpdateRule]] = {
+    "sgd_optimizer": lambda message: UpdateRule("sgd", message.lr),
+    "adagrad_optimizer": lambda message: UpdateRule(
+        "adagrad", message.lr, initial_accumulator_value=message.initial_accumulator_value
+    ),
+    "adam_optimizer": _adam,
+    "rowwise_adagrad_optimizer": _rowwise_adagrad,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseSpec:
+    """An optimizer of `torch.optim` that is not built yet.
+
+    Attributes:
+        optimizer_class: class in `torch.optim`.
+        kwargs: its arguments.
+        config: message whose ``learning_rate`` schedules it.
+        pattern: a parameter belongs to a part optimizer when its whole name matches; None for
+            the main optimizer.
+    """
+
+    optimizer_class: type[torch.optim.Optimizer]
+    kwargs: dict[str, Any]
+    config: Message
+    pattern: re.Pattern[str] | None = None
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Returns the optimizer of ``parameters``."""
+        build: Callable[..., torch.optim.Optimizer] = self.optimizer_class
+        return build(list(parameters), **self.kwargs)
+
+
+_DENSE: Mapping[str, type[torch.optim.Optimizer]] = {
+    "sgd_optimizer": torch.optim.SGD,
+    "adagrad_optimizer": torch.optim.Adagrad,
+    "adam_optimizer": torch.optim.Adam,
+    "adamw_optimizer": torch.optim.AdamW,
+    "adadelta_optimizer": torch.optim.Adadelta,
+    "rmsprop_optimizer": torch.optim.RMSprop,
+}
+
+
+def create_dense_optimizer(config: optimizer_pb2.DenseOptimizer) -> DenseSpec:
+    """Returns the optimizer of the dense parameters.
+
+    Where the config does not say, torch's fused kernels are used: same formula, one pass.
+
+    Raises:
+        ConfigError: no optimizer is selected.
+    """
+    return _dense_spec(config, "dense_optimizer")
+
+
+def create_part_optimizers(config: optimizer_pb2.DenseOptimizer) -> list[DenseSpec]:
+    """Returns the optimizers of parameters that match a pattern, in order of precedence.
+
+    A part without a schedule has the main optimizer's.
+
+    Raises:
+        ConfigError: a part selects no optimizer, or its pattern is no regular expression.
+    """
+    specs = []
+    for number, part in enumerate(config.part_optimizers):
+        where = f"dense_optimizer.part_optimizers[{number}]"
+        try:
+            pattern = re.compile(part.regex_pattern)
+        except re.error as error:
+            raise ConfigError(
+                f"{where}.regex_pattern {part.regex_pattern!r} is no regular expression: {error}"
+            ) from None
+        schedule: Message = part if part.WhichOneof("learning_rate") else config
+        spec = _dense_spec(part, where)
+        specs.append(dataclasses.replace(spec, config=schedule, pattern=pattern))
+    return specs
+
+
+def _dense_spec(config: Any, where: str) -> DenseSpec:
+    name = config.WhichOneof("optimizer")
+    if name is None:
+        raise ConfigError(f"{where} selects no optimizer", hint=f"one of {', '.join(_DENSE)}")
+    message = getattr(config, name)
+    kwargs = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+    if "beta1" in kwargs:
+        kwargs["betas"] = (kwargs.pop("beta1"), kwargs.pop("beta2"))
+    if "fused" in kwargs and not message.HasField("fused"):
+        kwargs["fused"] = True
+    return DenseSpec(_DENSE[name], kwargs, config)

@@ -1,0 +1,1 @@
+"""Processes and placement: process group, sharding plan, TorchRec's model-parallel wrapper."""
