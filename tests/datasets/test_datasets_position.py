@@ -81,7 +81,8 @@ def test_merge_of_ranks_is_the_union():
 def test_a_batch_without_rows_counts():
     position = DataPosition()
     position.add(None)
-    assert (position.num_batches, position.num_rows) == (1, 0)
+    position.add({"a": [(3, 3)]})
+    assert (position.num_batches, position.num_rows, position.sources) == (2, 0, [])
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,16 @@ def test_deep_and_wide() -> None:
         close(columns[name], tables.feature(by_name(name)))
     weight = tables.state["emb_impls.__BASE__.dense_ec.dense_embs.mlp_2_5.proj_w_map.weight"]
     close(columns["map"], np.array(ROWS["map"]) @ weight)
+    autodis_state = {
+        key.split(".")[-2]: value for key, value in tables.state.items() if "autodis" in key
+    }
+    price = []
+    for (x,) in ROWS["price"]:
+        h = autodis_state["proj_w_price"][0] * x
+        h = np.where(h > 0, h, 0.01 * h)
+        e = np.exp((autodis_state["proj_m_price"] @ h + 0.8 * h) / 0.1)
+        price.append((e / e.sum()) @ autodis_state["meta_emb_price"])
+    close(columns["price"], price)
     names = ("user", "tags", "likes")
     wide = [tables.feature(by_name(name), "_wide") for name in names]
     close(out["wide"], np.concatenate(wide, axis=1))

@@ -58,7 +58,7 @@ def center(module: Any) -> None:
     data["s.query"] = data["s.query"][:, : D - module._query_padding]
     module(data)
     hook.remove()
-    nn.init.constant_(module.linear.bias, -float(seen[0][seen[0] != 0].median()) - 1e-3)
+    nn.init.constant_(module.linear.bias, -seen[0][seen[0] != 0].median().item() - 1e-3)
 
 
 ALL = ["din", "simple", "pooling", "self", "window"]

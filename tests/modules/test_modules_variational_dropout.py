@@ -67,3 +67,10 @@ def test_initial_values_are_standard_normal() -> None:
     p = VariationalDropout({str(i): 1 for i in range(5000)}, "g").feature_p.detach()
     assert abs(p.mean()) < 0.05
     assert abs(p.std() - 1) < 0.05
+
+
+def test_field_without_effect_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    VariationalDropout({"a": 1}, "g")
+    assert not caplog.records
+    VariationalDropout({"a": 1}, "g", embedding_wise_variational_dropout=True)
+    assert "has no effect" in caplog.text

@@ -101,7 +101,7 @@ def _pairs(edit_json: str | dict[str, Any]) -> list[tuple[str, Any]]:
         values = value.rstrip(";").split(";") if isinstance(value, str) else [value]
         if len(values) != len(paths):
             raise ConfigError(
-                f"{key!r} packs {len(paths)} paths, but {value!r} {len(values)} values"
+                f"{key!r} holds {len(paths)} paths, but {value!r} holds {len(values)}"
             )
         pairs += [(p.strip(), v.strip()) for p, v in zip(paths, values, strict=True)]
     return pairs

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tzrec.config.messages import which_field
 from tzrec.config.problem import Problem
 from tzrec.errors import did_you_mean
+from tzrec.protos.model_pb2 import SEQUENCE
 
 if TYPE_CHECKING:
     from tzrec.config.validate.frame import Context
@@ -110,7 +111,7 @@ def _multi_tower_din(context: Context) -> Iterator[Problem]:
         )
     for index, tower in enumerate(context.model.din_towers):
         group = context.groups.get(tower.input)
-        if group is not None:
+        if group is not None and group.group_type == SEQUENCE:
             widths = sequence_widths(context, group.feature_names)
             yield from query_fits(f"{path}.din_towers[{index}].input", "din_encoder", *widths)
 

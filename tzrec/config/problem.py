@@ -68,6 +68,8 @@ class SourceMap:
 
     def position(self, where: str) -> str:
         """Returns ``file:line`` of a path, or the flag that set it, or ""."""
+        if where in self.flags:
+            return self.flags[where]
         for prefix in _prefixes(where):
             if prefix in self.flags:
                 return self.flags[prefix]

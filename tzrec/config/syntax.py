@@ -202,7 +202,7 @@ class _Parser:
         self.take()
         self.open.append(_Open(name.text, name.line, name.indent))
         colon = self.take(":")
-        if not colon and self.peek.text not in ("{", "<"):
+        if not colon and self.peek.text not in ("{", "<", "["):
             if name.kind == "number":
                 raise self.problem(f"expected a field name, found {name.text!r}", name.line)
             raise self.problem(f"expected ':' or '{{' after {name.text!r}, found {self.found()}")

@@ -124,6 +124,13 @@ class DataParser:
             if key_lengths is None:
                 key_lengths = np.ones(len(found.values), dtype=np.int32)
             tensors[f"{name}.key_lengths"] = to_tensor(key_lengths)
+        elif found.key_lengths is not None and (found.key_lengths != 1).any():
+            step = int((found.key_lengths != 1).argmax())
+            raise DataError(
+                f"feature {name!r}: step {step} of the batch has {found.key_lengths[step]} ids, "
+                "value_dim is 1",
+                hint="set value_dim: 0 for steps with any number of ids",
+            )
         return tensors
 
     def _pad_rows(self, parsed: dict[str, Tensor]) -> None:

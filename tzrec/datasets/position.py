@@ -94,8 +94,8 @@ class DataPosition:
                 )
             position.num_batches = int(data["num_batches"])
             for source, rows in data["sources"].items():
-                array = np.asarray(rows, dtype=np.int64).reshape(-1, 2)
-                position._consumed[source] = intervals.union([array])
+                position._pending.append({source: rows})
+            position._settle()
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -121,4 +121,6 @@ class DataPosition:
         self._pending.clear()
         for source, arrays in parts.items():
             known = self._consumed.get(source, intervals.EMPTY)
-            self._consumed[source] = intervals.union([known, *arrays])
+            together = intervals.union([known, *arrays])
+            if len(together):
+                self._consumed[source] = together

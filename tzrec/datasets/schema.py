@@ -89,11 +89,9 @@ def cast_column(column: pa.Array, target: pa.DataType, name: str) -> pa.Array:
     Raises:
         DataError: a value does not fit (uint64 above the range of int64, bad UTF-8).
     """
-    if column.type == target:
-        return column
     try:
         return _cast(column, target)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise DataError(
             f"column {name!r} ({column.type}) cannot become {target}: {error}"
         ) from error

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tzrec.datasets.schema import cast_column, check_column_type
@@ -88,6 +89,9 @@ def _array(name: str, values: Any, declared: pa.DataType | None) -> pa.Array:
             f"column {name!r} is {values!r}, not a column of values",
             hint=f"one row is {{{name!r}: [{values!r}]}}",
         )
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     try:
         array = pa.array(values, type=declared, from_pandas=hasattr(values, "to_numpy"))
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:

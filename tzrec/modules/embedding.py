@@ -129,15 +129,18 @@ class EmbeddingGroup(nn.Module):
         pooled = {name: impl.lookup(batch) for name, impl in self.emb_impls.items()}
         rows = {name: impl.lookup(batch) for name, impl in self.seq_emb_impls.items()}
         result: dict[str, Tensor] = {}
-        columns: dict[str, list[Tensor]] = {}
-        for name, impl in self.emb_impls.items():
-            columns |= impl(batch, pooled[name])
         for name, impl in self.seq_emb_impls.items():
             result |= impl(batch, rows[name])
+        encoded = {
+            group: [self.seq_encoders[encoder](result) for encoder in encoders]
+            for group, encoders in self._encoders_of.items()
+            if encoders
+        }
+        for name, impl in self.emb_impls.items():
+            result |= impl(batch, pooled[name], encoded)
         for group in self._groups.values():
-            if group.type in (DEEP, WIDE):
-                encoded = [self.seq_encoders[e](result) for e in self._encoders_of[group.name]]
-                result[group.name] = torch.cat(columns.get(group.name, []) + encoded, dim=1)
+            if group.type == DEEP and not group.features:
+                result[group.name] = torch.cat(encoded[group.name], dim=1)
         return result
 
     def group_names(self) -> list[str]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_configs import PoolingType
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.modules.embedding_modules import (
+    EmbeddingBagCollection,
+    get_embedding_names_by_table,
+)
 
 from tzrec.batch import Batch
 from tzrec.errors import ConfigError
+from tzrec.modules.columns import ColumnPlan
 from tzrec.modules.dense_embedding_collection import DenseEmbeddingCollection, DenseEmbeddingConfig
 from tzrec.modules.embedding_tables import TablePlan, TableUse, dense_embedding_config
 
@@ -39,11 +44,16 @@ class PooledGroup:
 class _Part:
     """Columns of a group that come from one feature."""
 
-    kind: str  # sparse, dense or dense_emb
+    # sparse, mean (a sum that is divided by the number of ids), dense or dense_emb
+    kind: str
     feature: str
     key: str
     dim: int
-    divide_by_length: bool = False
+
+
+# Places of a group's columns until the extra tensors are numbered.
+_DENSE_RUN = -1
+_COMPUTED = -2
 
 
 class EmbeddingGroupImpl(nn.Module):
@@ -90,20 +100,49 @@ class EmbeddingGroupImpl(nn.Module):
         for group, feature, use in uses:
             if use is not None:
                 dim = group.use.wide_dim if group.use.wide else feature.embedding_dim
-                part = _Part("sparse", feature.name, plan.key(*use), dim, use[1] in means)
+                kind = "mean" if use[1] in means else "sparse"
+                part = _Part(kind, feature.name, plan.key(*use), dim)
             elif feature.name in dense_embs:
                 part = _Part("dense_emb", feature.name, feature.name, feature.embedding_dim)
             else:
                 part = _Part("dense", feature.name, feature.name, feature.output_dim)
             self._parts[group.name].append(part)
-
-        self._has_sparse = bool(tables)
-        self._has_dense = any(part.kind != "sparse" for p in self._parts.values() for part in p)
-        self._has_dense_emb = bool(dense_embs)
+        self._plan_columns(tables)
+        self._needs_dense = bool(dense_embs) or bool(self._dense.keys)
         if tables:
             self.ebc = EmbeddingBagCollection(tables, is_weighted=weighted, device=_device(device))
         if dense_embs:
             self.dense_ec = DenseEmbeddingCollection(dense_embs, device=device)
+
+    def _plan_columns(self, tables: list[Any]) -> None:
+        """Fixes where the columns of every group come from."""
+        keys = [key for names in get_embedding_names_by_table(tables) for key in names]
+        widths = [table.embedding_dim for table in tables for _ in table.feature_names]
+        dense = list(
+            {p.key: p for parts in self._parts.values() for p in parts if p.kind == "dense"}
+        )
+        dense_widths = {p.key: p.dim for parts in self._parts.values() for p in parts}
+        codes: list[list[int]] = []
+        dense_runs: list[list[int]] = []
+        self._computed: list[_Part] = []  # columns that are neither in a collection nor the batch
+        for parts in self._parts.values():
+            group: list[int] = []
+            for kind, run in itertools.groupby(parts, key=lambda part: part.kind):
+                if kind == "sparse":
+                    group += [keys.index(part.key) for part in run]
+                elif kind == "dense":
+                    group.append(_DENSE_RUN)
+                    dense_runs.append([dense.index(part.key) for part in run])
+                else:
+                    for part in run:
+                        group.append(_COMPUTED)
+                        self._computed.append(part)
+            codes.append(group)
+        runs, computed = itertools.count(), itertools.count(len(dense_runs))
+        extra = {_DENSE_RUN: runs, _COMPUTED: computed}
+        codes = [[-1 - next(extra[c]) if c in extra else c for c in group] for group in codes]
+        self._sparse = ColumnPlan.of(keys, widths, codes)
+        self._dense = ColumnPlan.of(dense, [dense_widths[key] for key in dense], dense_runs)
 
     def feature_dims(self, group: str) -> dict[str, int]:
         """Returns feature → number of columns, in the order of the columns."""
@@ -111,36 +150,54 @@ class EmbeddingGroupImpl(nn.Module):
 
     def lookup(self, batch: Batch) -> Any:
         """Starts the lookup; the result of a sharded collection arrives later."""
-        return self.ebc(batch.sparse_features[self._data_group]) if self._has_sparse else None
+        return self.ebc(batch.sparse_features[self._data_group]) if self._sparse.keys else None
 
-    def forward(self, batch: Batch, looked_up: Any = None) -> dict[str, list[Tensor]]:
-        """Returns group → the columns (B, dim) of its features.
+    def forward(
+        self,
+        batch: Batch,
+        looked_up: Any = None,
+        appended: Mapping[str, list[Tensor]] | None = None,
+    ) -> dict[str, Tensor]:
+        """Returns group → its columns (B, sum of dims).
 
         Args:
             batch: the batch.
             looked_up: result of `lookup`; None looks up now.
+            appended: group → more columns (B, dim) to put behind those of its features.
         """
-        columns: dict[str, Any] = {}
-        lengths: Any = {}
-        if self._has_sparse:
-            looked_up = self.lookup(batch) if looked_up is None else looked_up
-            # By key: a sharded collection has its own order. The backward of one split is one
-            # cat, that of a slice per feature would fill a whole matrix each.
-            columns["sparse"] = looked_up.to_dict()
-        if any(part.divide_by_length for parts in self._parts.values() for part in parts):
-            lengths = batch.sparse_features[self._data_group].to_dict()
-        if self._has_dense:
-            columns["dense"] = batch.dense_features[self._data_group].to_dict()
-        if self._has_dense_emb:
-            columns["dense_emb"] = self.dense_ec(columns["dense"])
-        result: dict[str, list[Tensor]] = {}
-        for group, parts in self._parts.items():
-            result[group] = []
-            for part in parts:
-                value = columns[part.kind][part.key]
-                if part.divide_by_length:
-                    value = value / lengths[part.feature].lengths().clamp(min=1).unsqueeze(1)
-                result[group].append(value)
+        if looked_up is None:
+            looked_up = self.lookup(batch)
+        dense: Any = batch.dense_features[self._data_group] if self._needs_dense else None
+        extras: list[Tensor] = []
+        if self._dense.keys:
+            runs = self._dense.regroup(dense, [])
+            extras = [runs[i] for i in range(len(self._dense.groups))]
+        extras += self._compute(batch, looked_up, dense)
+        more: list[list[int]] = []
+        for group in self._parts:
+            tensors = (appended or {}).get(group, [])
+            more.append([-1 - len(extras) - i for i in range(len(tensors))])
+            extras += tensors
+        plan = self._sparse.extended(more)
+        if plan.keys:
+            columns = plan.regroup(looked_up, extras)
+        else:
+            columns = [torch.cat([extras[-1 - c] for c in codes], dim=1) for codes in plan.groups]
+        return {group: columns[i] for i, group in enumerate(self._parts)}
+
+    def _compute(self, batch: Batch, looked_up: Any, dense: Any) -> list[Tensor]:
+        """Returns the columns of ``_computed``."""
+        kinds = {part.kind for part in self._computed}
+        embedded = self.dense_ec(dense.to_dict()) if "dense_emb" in kinds else {}
+        pooled = looked_up.to_dict() if "mean" in kinds else {}
+        ids = batch.sparse_features[self._data_group].to_dict() if "mean" in kinds else {}
+        result = []
+        for part in self._computed:
+            if part.kind == "dense_emb":
+                result.append(embedded[part.key])
+            else:
+                length = ids[part.feature].lengths().clamp(min=1).unsqueeze(1)
+                result.append(pooled[part.key] / length)
         return result
 
 

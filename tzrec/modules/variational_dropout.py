@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+_LOGGER = logging.getLogger("tzrec")
 _TEMPERATURE = 0.1
 
 
@@ -21,6 +23,7 @@ class VariationalDropout(nn.Module):
             order of the columns.
         name: name of the group.
         regularization_lambda: weight of the penalty.
+        embedding_wise_variational_dropout: a field of the interface without effect.
         device: where the parameter lives.
 
     Attributes:
@@ -35,9 +38,14 @@ class VariationalDropout(nn.Module):
         name: str,
         *,
         regularization_lambda: float = 0.01,
+        embedding_wise_variational_dropout: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
+        if embedding_wise_variational_dropout:
+            _LOGGER.warning(
+                "embedding_wise_variational_dropout has no effect: features are dropped as a whole"
+            )
         self.group_name = name
         self.features_dimension = dict(features_dimension)
         self._regularization_lambda = regularization_lambda

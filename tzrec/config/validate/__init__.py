@@ -75,7 +75,7 @@ def validate(
     """
     known = list(schema_problems)
     broken = {problem.where for problem in known if problem.fatal}
-    broken |= {_parent(where) for where in broken if _parent(where)}
+    broken = (broken | {_parent(where) for where in broken}) - {""}
     context = Context(config, for_serving=for_serving, broken=frozenset(broken))
     found = [problem for rule in RULES for problem in rule(context)]
     found += _message_problems(context)

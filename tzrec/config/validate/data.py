@@ -85,10 +85,10 @@ def labels(context: Context) -> Iterator[Problem]:
 def csv(context: Context) -> Iterator[Problem]:
     """CSV has one delimiter and known columns."""
     data = context.config.data_config
-    kinds = {dataset_type_of(p.strip()) for p in context.config.train_input_path.split(",")}
-    if data.HasField("dataset_type"):
-        kinds = {DatasetType.Name(data.dataset_type)}
-    if "CsvDataset" not in kinds or context.is_broken("data_config"):
+    kind = dataset_type_of(context.config.train_input_path.split(",")[0].strip())
+    if not kind and data.HasField("dataset_type"):
+        kind = DatasetType.Name(data.dataset_type)
+    if kind != "CsvDataset" or context.is_broken("data_config"):
         return
     if len(data.delimiter) != 1:
         yield Problem("data_config.delimiter", f"is {data.delimiter!r}, must be one character")

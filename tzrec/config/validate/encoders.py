@@ -34,6 +34,7 @@ def encoders(context: Context) -> Iterator[Problem]:
                 read.add(source)
                 yield from _fits(context, f"{here}.{kind}", kind, encoder, nested[source])
             else:
+                read |= set(nested)  # which one was meant is not known
                 yield _bad_input(f"{here}.{kind}.input", source, nested)
         for name in nested:
             if name not in read and not context.is_broken(path):

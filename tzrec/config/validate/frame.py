@@ -45,6 +45,11 @@ class Context:
         """Feature groups by name."""
         return {group.group_name: group for group in self.config.model_config.feature_groups}
 
+    @property
+    def has_twin_groups(self) -> bool:
+        """Whether two groups have one name, so that names say nothing."""
+        return len(self.groups) < len(self.config.model_config.feature_groups)
+
     @functools.cached_property
     def grouped_features(self) -> set[str]:
         """Names in any feature group or nested sequence group."""

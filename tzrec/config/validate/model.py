@@ -75,7 +75,7 @@ def unused_groups(context: Context) -> Iterator[Problem]:
 def own_rules(context: Context) -> Iterator[Problem]:
     """Rules that only this model has."""
     facts = _facts(context)
-    if facts is not None:
+    if facts is not None and not context.has_twin_groups:
         yield from facts.check(context)
 
 

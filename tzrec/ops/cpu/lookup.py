@@ -30,26 +30,24 @@ def pool_rows(
     end = offsets[-1]
     for bag in range(offsets.shape[0] - 1):
         first, last = offsets[bag], offsets[bag + 1]
+        # A view: indices that might be negative would stop vectorisation.
+        target = out[bag, column : column + dim]
         if last - first != 1:
             for j in range(dim):
-                out[bag, column + j] = np.float32(0)
+                target[j] = np.float32(0)
         for i in range(first, last):
             if i + _AHEAD < end:
                 prefetch(table, ids[i + _AHEAD] * dim)
             row = ids[i]
             if row < 0 or row >= rows:
                 return i
-            if last - first == 1 and not weighted:
+            factor = _factor(weights, weighted, i, mean, last - first)
+            if last - first == 1:
                 for j in range(dim):
-                    out[bag, column + j] = load(table, row, j)
+                    target[j] = factor * load(table, row, j)
             else:
-                factor = _factor(weights, weighted, i, mean, last - first)
-                if last - first == 1:
-                    for j in range(dim):
-                        out[bag, column + j] = factor * load(table, row, j)
-                else:
-                    for j in range(dim):
-                        out[bag, column + j] += factor * load(table, row, j)
+                for j in range(dim):
+                    target[j] += factor * load(table, row, j)
     return -1
 
 
@@ -105,6 +103,7 @@ def sum_bag_gradients(
     end = offsets[-1]
     for bag in range(offsets.shape[0] - 1):
         first, last = offsets[bag], offsets[bag + 1]
+        source = gradient[bag, column : column + dim]
         for i in range(first, last):
             if i + _AHEAD < end:
                 prefetch(slots, ids[i + _AHEAD])
@@ -117,10 +116,10 @@ def sum_bag_gradients(
                 slots[row] = base + slot
                 rows[slot] = row
                 for j in range(dim):
-                    sums[slot, j] = factor * gradient[bag, column + j]
+                    sums[slot, j] = factor * source[j]
             else:
                 for j in range(dim):
-                    sums[slot, j] += factor * gradient[bag, column + j]
+                    sums[slot, j] += factor * source[j]
     return count
 
 

@@ -18,16 +18,16 @@ class Workspace:
 
     def __init__(self) -> None:
         self._rows = np.empty(0, np.int64)
-        self._sums = torch.empty(0)
+        self._sums = np.empty(0, np.float32)
 
     def reserve(self, capacity: int, dim: int) -> tuple[Any, Any]:
         """Returns arrays rows (capacity,) int64 and sums (capacity, dim) float32, not cleared."""
         if len(self._rows) < capacity:
             self._rows = np.empty(max(capacity, 2 * len(self._rows)), np.int64)
-        if self._sums.numel() < capacity * dim:
+        if len(self._sums) < capacity * dim:
             # Torch's allocator aligns to cache lines, NumPy's does not.
-            self._sums = torch.empty(max(capacity * dim, 2 * self._sums.numel()))
-        return self._rows[:capacity], self._sums[: capacity * dim].view(capacity, dim).numpy()
+            self._sums = torch.empty(max(capacity * dim, 2 * len(self._sums))).numpy()
+        return self._rows[:capacity], self._sums[: capacity * dim].reshape(capacity, dim)
 
 
 class RowTable:
@@ -40,6 +40,14 @@ class RowTable:
         name: name of the table.
         weight: (R, D) float32 or float16 on the CPU; updated in place.
         rule: how rows move; None = never.
+
+    Attributes:
+        name: name of the table.
+        weight: the parameter.
+        rule: how rows move.
+        state: TorchRec's name of a state → tensor.
+        num_rows: R.
+        dim: D.
     """
 
     def __init__(self, name: str, weight: nn.Parameter, rule: UpdateRule | None) -> None:
@@ -49,24 +57,20 @@ class RowTable:
         self.weight = weight
         self.rule = rule
         self.state: dict[str, Tensor] = _initial_state(weight, rule) if rule else {}
+        self.num_rows, self.dim = weight.shape
+        # Arrays over the memory of weight and states, which are only ever changed in place.
+        self._array, self._address = _as_array(weight), weight.data_ptr()
+        self._states = [value.numpy() for key, value in self.state.items() if key != "step"]
+        self._step = self.state["step"].numpy() if "step" in self.state else None
         self._slots = np.empty(0, np.int32)
         self._base = 0
         self._used = 0
 
-    @property
-    def num_rows(self) -> int:
-        """Number of rows R."""
-        return self.weight.shape[0]
-
-    @property
-    def dim(self) -> int:
-        """Elements of a row D."""
-        return self.weight.shape[1]
-
     def array(self) -> Any:
         """Returns the weight as the kernels take it: half floats as uint16."""
-        array = self.weight.detach().numpy()
-        return array.view(np.uint16) if array.dtype == np.float16 else array
+        if self.weight.data_ptr() != self._address:  # somebody replaced weight.data
+            self._array, self._address = _as_array(self.weight), self.weight.data_ptr()
+        return self._array
 
     def start_batch(self, capacity: int) -> tuple[Any, int]:
         """Returns the slot array and its base for a batch of at most ``capacity`` rows."""
@@ -100,8 +104,7 @@ class RowTable:
             update.regularise(table, rows, count, sums, f32(1), f32(decay), f32(np.inf))
         decoupled = rule.weight_decay if rule.weight_decay_mode == "decoupled" else 0.0
         keep = f32(1.0 - lr * decoupled)
-        states = [value.numpy() for key, value in self.state.items() if key != "step"]
-        arguments = (table, *states, rows, count, sums, f32(lr), keep)
+        arguments = (table, *self._states, rows, count, sums, f32(lr), keep)
         if rule.kind == "sgd":
             update.sgd(*arguments)
         elif rule.kind == "adagrad":
@@ -111,11 +114,19 @@ class RowTable:
         else:
             update.adam(*arguments, f32(rule.eps), *self._adam_factors(rule))
 
-    def _adam_factors(self, rule: UpdateRule) -> list[np.float32]:
-        self.state["step"] += 1
-        step = int(self.state["step"])
-        corrections = [1.0 / (1.0 - beta**step) for beta in (rule.beta1, rule.beta2)]
-        return [np.float32(value) for value in (rule.beta1, rule.beta2, *corrections)]
+    def _adam_factors(self, rule: UpdateRule) -> tuple[np.float32, ...]:
+        assert self._step is not None
+        self._step += 1
+        step = int(self._step)
+        correction1 = 1.0 / (1.0 - rule.beta1**step)
+        correction2 = 1.0 / (1.0 - rule.beta2**step)
+        f32 = np.float32
+        return f32(rule.beta1), f32(rule.beta2), f32(correction1), f32(correction2)
+
+
+def _as_array(weight: Tensor) -> Any:
+    array = weight.detach().numpy()
+    return array.view(np.uint16) if array.dtype == np.float16 else array
 
 
 def _initial_state(weight: nn.Parameter, rule: UpdateRule) -> dict[str, Tensor]:

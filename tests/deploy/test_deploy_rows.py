@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from tzrec.deploy.rows import ColumnType, to_columns
+from tzrec.errors import DataError
+
+IDS = ColumnType(None, pa.int64())
+NUMBERS = ColumnType(None, pa.float32())
+
+
+def one(values, wanted=IDS):
+    return to_columns({"c": values}, {"c": wanted})["c"]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted", "expected"),
+    [
+        ([1, 2], IDS, pa.array([1, 2])),
+        (np.array([1, 2], np.int32), IDS, pa.array([1, 2], pa.int32())),
+        (np.array([1, 2], np.uint8), IDS, pa.array([1, 2], pa.int32())),
+        (["1\x032", None], IDS, pa.array(["1\x032", None])),
+        ([[1], [], None], IDS, pa.array([[1], [], None], pa.list_(pa.int64()))),
+        ([None, None], IDS, pa.array([None, None], pa.int64())),
+        ([None], NUMBERS, pa.array([None], pa.float32())),
+        ([[], []], NUMBERS, pa.array([[], []], pa.list_(pa.float32()))),
+        ([1.5, None], NUMBERS, pa.array([1.5, None], pa.float64())),
+        (pd.Series([1.0, float("nan")]), NUMBERS, pa.array([1.0, None], pa.float64())),
+        (pd.Series(["a", None]), IDS, pa.array(["a", None])),
+        (pd.Series(["a", "b", "a"], dtype="category"), IDS, pa.array(["a", "b", "a"])),
+        (pd.Series([1, None], dtype="Int64"), IDS, pa.array([1, None])),
+        (pa.array(["a"], pa.large_string()), IDS, pa.array(["a"])),
+        (pa.array(["a", "a"]).dictionary_encode(), IDS, pa.array(["a", "a"])),
+        (np.array([[1, 2], [3, 4]]), IDS, pa.array([[1, 2], [3, 4]])),
+        (np.array([[1, 2], [3, 4]]).T, IDS, pa.array([[1, 3], [2, 4]])),
+        (pa.chunked_array([[1], [2]]), IDS, pa.array([1, 2])),
+        ([1, 2], ColumnType(pa.string(), pa.int64()), None),
+        (pa.array([1, 2]), ColumnType(pa.string(), pa.int64()), pa.array(["1", "2"])),
+        ([1, 2], ColumnType(pa.float32(), pa.float32()), pa.array([1, 2], pa.float32())),
+        ([None], ColumnType(pa.string(), pa.int64()), pa.array([None], pa.string())),
+    ],
+)
+def test_types(values, wanted, expected):
+    if expected is None:
+        with pytest.raises(DataError, match="'c' cannot be read as string"):
+            one(values, wanted)
+        return
+    found = one(values, wanted)
+    assert found.type == expected.type
+    assert found.to_pylist() == expected.to_pylist()
+
+
+def test_only_what_is_asked_for():
+    frame = pd.DataFrame({"a": [1], "odd": [object()]})
+    assert to_columns(frame, {"a": IDS})["a"].to_pylist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (None, "rows are a NoneType"),
+        ([{"c": 1}], "rows are a list"),
+        ({"d": [1]}, "lack the columns c"),
+        ({"c": 1}, "'c' is 1, not a column"),
+        ({"c": "abc"}, "'c' is 'abc', not a column"),
+        ({"c": [b"abc"]}, "'c' of the rows has type binary"),
+        ({"c": [1, "a"]}, "'c' cannot be read"),
+        ({"c": np.zeros((2, 2, 2))}, "'c' cannot be read"),
+        ({"c": [2**70]}, "'c' cannot be read"),
+    ],
+)
+def test_wrong(rows, message):
+    with pytest.raises(DataError, match=message):
+        to_columns(rows, {"c": IDS})
+
+
+def test_lengths():
+    with pytest.raises(DataError, match="different numbers of rows: a 1, b 2"):
+        to_columns({"a": [1], "b": [1, 2]}, {"a": IDS, "b": IDS})

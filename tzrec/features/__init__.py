@@ -1,0 +1,1 @@
+"""What a feature is: its columns, its size, its embedding. One file a type."""

@@ -1,0 +1,1 @@
+"""Losses; each returns one value per row, models take the (weighted) mean."""

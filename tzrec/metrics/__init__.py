@@ -1,0 +1,1 @@
+"""Metrics; `update` never communicates, `compute` may."""

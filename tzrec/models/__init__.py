@@ -1,0 +1,1 @@
+"""Models: one file each, found by the name of their config message."""
