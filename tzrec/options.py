@@ -108,6 +108,14 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Options:
     return options
 
 
+def current_rank() -> int:
+    """Returns the rank of this process, 0 where the environment does not (rightly) say; for
+    messages, so it never fails.
+    """
+    text = os.environ.get("RANK", "")  # noqa: TID251
+    return int(text) if text.isdecimal() else 0
+
+
 def prepare_process() -> None:
     """Sets what libraries read when they are loaded, where the user has not set it.
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Correct configs that tests break in one place."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Typed edits."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Loading: schema problems with their lines, fg_encoded, JSON, saving."""
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ def test_a_scalar_given_twice_warns_and_keeps_the_last(load, caplog, monkeypatch
     monkeypatch.setattr(logging.getLogger("tzrec"), "propagate", True)
     with caplog.at_level(logging.WARNING, logger="tzrec"):
         assert load('model_dir: "x"\nmodel_dir: "y"').model_dir == "y"
-    assert "a.config:2: model_dir: given twice, before in line 1; the last one counts" in caplog.text
+    assert (
+        "a.config:2: model_dir: given twice, before in line 1; the last one counts" in caplog.text
+    )
 
 
 @pytest.mark.parametrize(

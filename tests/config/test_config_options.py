@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,9 +86,9 @@ print(os.environ["OMP_WAIT_POLICY"], os.environ["GLOG_minloglevel"])
     ("extra", "out"), [({}, "PASSIVE 2"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 2")]
 )
 def test_the_environment_is_only_written_when_asked_and_never_over_the_user(extra, out):
-    environment = {"PATH": os.environ["PATH"], **extra}
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", CODE], env=extra, capture_output=True, text=True, cwd=root
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == out.split()

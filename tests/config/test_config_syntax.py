@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The text parser against protobuf's own."""
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def test_random_messages_survive_json(seed, keep):
         ("a 5", 1, "expected ':' or '{' after 'a', found '5'"),
         ("a:\n\nb: 5", 3, "expected ':' or '{' after"),
         ("a: /x/y", 1, "expected a value, found '/'"),
-        ('\na: "open\n', 2, "the string that starts with \" has no end on its line"),
+        ('\na: "open\n', 2, 'the string that starts with " has no end on its line'),
         ("a: [1, 2", 1, "expected ',' or ']' in the list opened at line 1"),
         ("a: [1 2]", 1, "expected ',' or ']'"),
         (r'a: "\xzz"', 1, "wrong escape"),

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """A corpus of wrong configs: each with the first line that it must get."""
 
 from __future__ import annotations
@@ -323,6 +324,10 @@ LATER = [
      "7: train_config.sparse_optimizer.lamb_optimizer: sparse optimizer lamb_optimizer comes with a later version"),
     ("delta dump", DEEPFM, ("num_epochs: 1", "num_epochs: 1 delta_embedding_dump_config {}"),
      "14: train_config.delta_embedding_dump_config: dumping changed embedding rows comes with a later version"),
+    ("profiling", DEEPFM, ("num_epochs: 1", "num_epochs: 1 is_profiling: true"),
+     "14: train_config.is_profiling: profiling comes with a later version"),
+    ("global clipping", DEEPFM, ("num_epochs: 1", "num_epochs: 1 grad_clipping { enable_global_grad_clip: true }"),
+     "14: train_config.grad_clipping.enable_global_grad_clip: clipping over all processes comes with a later version"),
     ("event time", DEEPFM, ("num_epochs: 1", "num_epochs: 1 save_checkpoints_timestamp_interval: 3600"),
      "14: train_config.save_checkpoints_timestamp_interval: checkpoints by event time comes with a later version"),
 ]  # fmt: skip
@@ -388,6 +393,8 @@ WARNINGS = [
     (DEEPFM, ('expression: "user:age"', 'expression: "user:age" embedding_dim: 8'), "enters the model as plain numbers"),
     (DEEPFM, ("num_buckets: 1000", "num_buckets: 1000 hash_bucket_size: 7"), "hash_bucket_size sets the table size"),
     (DEEPFM, ("num_buckets: 1000", "num_buckets: 1000 embedding_constraints {}"), "placement constraints have no effect"),
+    (DEEPFM, ("num_epochs: 1", 'num_epochs: 1 tensorboard_summaries: "gradient"'), "summary 'gradient' is not written yet"),
+    (DEEPFM, (LOSS, LOSS + " kernel: TRITON"), "TRITON has no effect"),
     (DEEPFM, ("num_workers: 2", "sample_mask_prob: 0.1"), "no feature has use_mask: true"),
     (DEEPFM, ("num_epochs: 1", "num_epochs: 1 save_checkpoints_epochs: 1 save_checkpoints_steps: 5"),
      "since save_checkpoints_epochs is set"),

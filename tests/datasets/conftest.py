@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import threading
 
@@ -28,14 +27,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.fixture(autouse=True)
-def _no_thread_or_process_is_left():
-    yield
-    gc.collect()
-    assert not [t for t in threading.enumerate() if t.name == "tzrec-loader"]
-    assert multiprocessing.active_children() == []
-
-
 @pytest.fixture
 def bad_row(folder):
     table = pq.read_table(folder / "p2.parquet")
@@ -44,3 +35,10 @@ def bad_row(folder):
     table = table.set_column(1, "price", pa.array(prices, pa.float64()))
     pq.write_table(table, folder / "p2.parquet")
     return folder
+
+
+@pytest.fixture
+def nothing_left():
+    yield
+    assert not [t for t in threading.enumerate() if t.name == "tzrec-loader"]
+    assert multiprocessing.active_children() == []

@@ -19,6 +19,8 @@ from tzrec.datasets.position import DataPosition
 from tzrec.errors import ConfigError, DataError, FeatureError, Unsupported
 from tzrec.protos.data_pb2 import DataConfig
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 
 def test_a_pass_gives_every_row_in_order(folder):
     with loader_of(folder) as loader:
@@ -178,7 +180,7 @@ def test_resume_says_where_and_checks_the_files(folder, caplog):
         loader.resume(position)
         assert "gone.parquet" in caplog.text
         position.add({name: [(23, 24)]})
-        with pytest.raises(DataError, match="24 rows .* but it has 23"):
+        with pytest.raises(DataError, match=r"24 rows .* but it has 23"):
             loader.resume(position)
 
 
@@ -210,9 +212,11 @@ def test_masks_are_seeded_and_for_training(folder):
 
 @pytest.mark.parametrize("text", ["loader: THREAD", "shuffle: true"])
 def test_a_bad_row_names_file_and_row(bad_row, text):
-    with loader_of(bad_row, text, batch_size=8) as loader:
-        with pytest.raises(FeatureError) as caught:
-            list(loader)
+    with (
+        loader_of(bad_row, text, batch_size=8) as loader,
+        pytest.raises(FeatureError) as caught,
+    ):
+        list(loader)
     message = str(caught.value)
     assert f"{bad_row}/p2.parquet: row 13 (counted from 0): " in message
     assert "feature 'price' has no default" in message
@@ -227,15 +231,19 @@ def test_batches_before_a_bad_row_are_delivered(bad_row):
 
 
 def test_an_id_outside_the_table_names_file_and_row(folder):
-    with loader_of(folder, features=[IdFake("id", num_embeddings=30)]) as loader:
-        with pytest.raises(DataError, match=r"p2\.parquet: row 7 .* 'id': id 30 "):
-            list(loader)
+    with (
+        loader_of(folder, features=[IdFake("id", num_embeddings=30)]) as loader,
+        pytest.raises(DataError, match=r"p2\.parquet: row 7 .* 'id': id 30 "),
+    ):
+        list(loader)
 
 
 def test_a_wrong_column_type_names_no_row(folder):
-    with loader_of(folder, features=[DenseFake("id")]) as loader:
-        with pytest.raises(FeatureError, match=r"p0\.parquet: feature 'id' cannot read int64"):
-            list(loader)
+    with (
+        loader_of(folder, features=[DenseFake("id")]) as loader,
+        pytest.raises(FeatureError, match=r"p0\.parquet: feature 'id' cannot read int64"),
+    ):
+        list(loader)
 
 
 def test_leaving_early_ends_the_thread(folder, monkeypatch):

@@ -125,7 +125,7 @@ def test_a_file_named_twice_is_read_once(parquet_files, caplog):
 
 @pytest.mark.parametrize("path", ["nowhere/*.parquet", "nowhere.parquet", " , "])
 def test_no_file(path, tmp_path):
-    with pytest.raises(DataError, match="no parquet files exist|names no file"):
+    with pytest.raises(DataError, match=r"no parquet files exist|names no file"):
         ParquetReader(f"{tmp_path}/{path}" if path.strip(" ,") else path)
 
 

@@ -182,5 +182,5 @@ def test_files_that_differ_in_meaning_are_named():
 
 
 def test_a_value_that_does_not_fit_is_an_error():
-    with pytest.raises(DataError, match="'c' .uint64. cannot become int64"):
+    with pytest.raises(DataError, match=r"'c' .uint64. cannot become int64"):
         cast_column(pa.array([2**63], type=pa.uint64()), pa.int64(), "c")

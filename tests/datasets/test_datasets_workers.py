@@ -8,7 +8,9 @@ from datasets_fakes import IdFake
 from datasets_table import loader_of
 
 from tzrec.constant import Mode
-from tzrec.errors import DataError, FeatureError
+from tzrec.errors import DistributedError, FeatureError
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 PROCESS = "loader: PROCESS num_workers: 2"
 
@@ -38,7 +40,7 @@ def test_training_batches_are_those_of_the_thread_and_leaving_early_ends_the_pro
 def test_prediction_keeps_columns_and_a_bad_row_names_file_and_row(bad_row):
     kwargs = {"mode": Mode.PREDICT, "reserved_columns": ["name"]}
     with loader_of(bad_row, **kwargs) as loader:
-        expected = [content_of(batch) for batch, _ in zip(loader, range(7), strict=False)]
+        expected = [content_of(batch) for _, batch in zip(range(7), loader, strict=False)]
     seen = []
     with loader_of(bad_row, "loader: PROCESS num_workers: 1", **kwargs) as loader:
         with pytest.raises(FeatureError, match=r"p2\.parquet: row 13 .* 'price' has no default"):
@@ -47,7 +49,7 @@ def test_prediction_keeps_columns_and_a_bad_row_names_file_and_row(bad_row):
         process = multiprocessing.active_children()[0]
         process.kill()
         process.join()
-        with pytest.raises(DataError, match="a data worker process died"):
+        with pytest.raises(DistributedError, match="a data worker process died"):
             list(loader)
     assert pa.concat_arrays([pa.array(c[2]["name"]) for c in seen]).to_pylist() == [
         f"n{i}" for i in range(35)

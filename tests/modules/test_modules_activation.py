@@ -65,7 +65,6 @@ def test_wrong_case_gets_a_suggestion() -> None:
 
 
 def test_own_class_by_path() -> None:
-    pytest.importorskip("tzrec.registry")
     assert isinstance(get_activation("torch.nn.modules.activation.ReLU6"), nn.ReLU6)
     with pytest.raises(ConfigError):
         get_activation("collections.OrderedDict")

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from tzrec.config.messages import config_to_kwargs
 from tzrec.errors import ConfigError
 from tzrec.modules.mlp import MLP, Perceptron
 from tzrec.modules.task_tower import TaskTower
+from tzrec.protos import module_pb2
 
 
 def layer(x: np.ndarray, linear: nn.Linear, norm: str = "") -> np.ndarray:
@@ -124,11 +126,8 @@ def test_batch_statistics() -> None:
 
 
 def test_config_message_fits() -> None:
-    messages = pytest.importorskip("tzrec.config.messages")
-    from tzrec.protos import module_pb2
-
     config = module_pb2.MLP(hidden_units=[4, 2], dropout_ratio=[0.5], use_ln=True)
-    mlp = MLP(3, **messages.config_to_kwargs(config))
+    mlp = MLP(3, **config_to_kwargs(config))
     assert [type(m).__name__ for m in mlp.mlp[1].perceptron] == [
         "Linear",
         "LayerNorm",

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 
 from tzrec.errors import ConfigError, TzrecError, Unsupported
+from tzrec.options import current_rank
 
 logger = logging.getLogger("tzrec")
 
@@ -57,7 +58,7 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def run_command(function: Callable[[], int | None], *, rank: int = 0) -> int:
+def run_command(function: Callable[[], int | None]) -> int:
     """Runs a command and turns what it raises into a message and an exit code.
 
     A `TzrecError` is shown without a traceback (with one at log level DEBUG). Config errors are
@@ -65,7 +66,6 @@ def run_command(function: Callable[[], int | None], *, rank: int = 0) -> int:
 
     Args:
         function: the command; what it returns is the exit code, None means 0.
-        rank: rank of this process.
 
     Returns:
         The exit code.
@@ -73,6 +73,7 @@ def run_command(function: Callable[[], int | None], *, rank: int = 0) -> int:
     try:
         return function() or 0
     except TzrecError as error:
+        rank = current_rank()
         if rank == 0 or not isinstance(error, (ConfigError, Unsupported)):
             if logger.isEnabledFor(logging.DEBUG):
                 traceback.print_exc()

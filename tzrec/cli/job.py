@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from tzrec.cli.console import quiet_libraries, run_command, setup_logging
@@ -42,7 +45,9 @@ def check_early(path: str, **overrides: Any) -> None:
     prepare(path, log_warnings=False, **overrides)
 
 
-def interface_command(parser: Parser, body: Any, argv: list[str] | None) -> int:
+def interface_command(
+    parser: Parser, body: Callable[[argparse.Namespace], None], argv: list[str] | None
+) -> int:
     """Runs a module of the interface (``python -m tzrec.train_eval``).
 
     Args:
@@ -50,15 +55,11 @@ def interface_command(parser: Parser, body: Any, argv: list[str] | None) -> int:
         body: what to do with the parsed flags.
         argv: arguments; None takes those of the process.
     """
-    import sys
-
     arguments = sys.argv[1:] if argv is None else argv
-    state = {"rank": 0}
 
-    def command() -> int:
+    def command() -> None:
         args = parser.parse_args(arguments)
-        state["rank"] = start().rank
+        start()
         body(args)
-        return 0
 
     return run_command(command)

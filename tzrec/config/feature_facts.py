@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,9 +161,15 @@ def vocab_file_rows(path: Path) -> int | None:
     One ``word`` per line (its id is the line number), or ``word id`` per line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return _rows_of(path, path.stat().st_mtime_ns)
     except (OSError, UnicodeDecodeError):
         return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _rows_of(path: Path, changed: int) -> int:
+    del changed  # only makes a changed file another key
+    lines = path.read_text(encoding="utf-8").splitlines()
     entries = [line.split() for line in lines if line.strip()]
     if entries and all(len(entry) == 2 and entry[1].isdigit() for entry in entries):
         return max(int(entry[1]) for entry in entries) + 1

@@ -113,6 +113,8 @@ TENSORBOARD_SUMMARIES = (
     "gradient_norm",
     "gradient",
 )
+# Those that this version writes.
+SHOWN_SUMMARIES = ("loss", "learning_rate")
 
 # Names that an `activation` may have beside "" and "Dice": the activations of torch.nn.
 ACTIVATIONS = (

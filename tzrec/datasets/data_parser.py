@@ -239,6 +239,19 @@ def _has_key_lengths(feature: BaseFeature) -> bool:
     return feature.is_sparse and feature.is_sequence and feature.value_dim != 1
 
 
+def _refuse_multi_value_steps(name: str, found: Parsed) -> None:
+    assert found.key_lengths is not None
+    assert found.lengths is not None
+    wrong = np.flatnonzero(found.key_lengths != 1)
+    if wrong.size:
+        row = int(np.searchsorted(np.cumsum(found.lengths), wrong[0], side="right"))
+        raise DataError(
+            f"sequence feature {name!r}: a step in row {row} of the batch has "
+            f"{int(found.key_lengths[wrong[0]])} ids, its value_dim is 1",
+            hint="set value_dim: 0 for steps with any number of ids",
+        )
+
+
 def _column(input_data: Mapping[str, pa.Array], name: str, what: str) -> pa.Array:
     if name not in input_data:
         raise DataError(

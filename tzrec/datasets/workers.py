@@ -22,7 +22,7 @@ from torch import Tensor
 from tzrec.datasets.data_parser import SAMPLE_MASK, DataParser, to_tensor
 from tzrec.datasets.locate import columns_of, parse_rows
 from tzrec.datasets.slicer import RawBatch
-from tzrec.errors import DataError, TzrecError
+from tzrec.errors import DistributedError, TzrecError
 
 logger = logging.getLogger("tzrec")
 
@@ -68,12 +68,12 @@ class ParserPool:
 
         Raises:
             TzrecError: as `tzrec.datasets.locate.parse_rows`.
-            DataError: a worker died.
+            DistributedError: a worker died.
         """
         pending: deque[tuple[RawBatch, Future[dict[str, np.ndarray]]]] = deque()
         try:
             for raw in batches:
-                pending.append((raw, self._executor.submit(_parse, self._to_bytes(raw))))
+                pending.append((raw, self._submit(raw)))
                 if len(pending) >= self._ahead:
                     yield self._finish(*pending.popleft(), paths)
             while pending:
@@ -82,13 +82,16 @@ class ParserPool:
             for _, future in pending:
                 future.cancel()
 
-    def _to_bytes(self, raw: RawBatch) -> bytes:
+    def _submit(self, raw: RawBatch) -> Future[dict[str, np.ndarray]]:
         # What is only kept for the output stays here.
         batch = raw.columns.select([n for n in raw.columns.schema.names if n in self._needed])
         sink = pa.BufferOutputStream()
         with contextlib.closing(pa.ipc.new_stream(sink, batch.schema)) as writer:
             writer.write_batch(batch)
-        return bytes(sink.getvalue())
+        try:
+            return self._executor.submit(_parse, bytes(sink.getvalue()))
+        except BrokenProcessPool as error:
+            raise _death() from error
 
     def close(self) -> None:
         """Ends the processes."""
@@ -100,14 +103,18 @@ class ParserPool:
         try:
             arrays = future.result()
         except BrokenProcessPool as error:
-            raise DataError(
-                "a data worker process died; often it ran out of memory",
-                hint="lower data_config.num_workers or batch_size, or set loader: THREAD",
-            ) from error
+            raise _death() from error
         except (TzrecError, ValueError):
             # Again here: it fails the same way, and here the rows' files are known.
             return raw, parse_rows(self._parser, raw, paths)
         return raw, {key: to_tensor(array) for key, array in arrays.items()}
+
+
+def _death() -> DistributedError:
+    return DistributedError(
+        "a data worker process died; often it ran out of memory",
+        hint="lower data_config.num_workers or batch_size, or set loader: THREAD",
+    )
 
 
 def _start_worker(parser: DataParser) -> None:

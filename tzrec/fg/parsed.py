@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass
@@ -32,10 +34,10 @@ class Parsed:
     """
 
     name: str
-    values: np.ndarray
-    lengths: np.ndarray | None = None
-    key_lengths: np.ndarray | None = None
-    weights: np.ndarray | None = None
+    values: NDArray[Any]
+    lengths: NDArray[np.int32] | None = None
+    key_lengths: NDArray[np.int32] | None = None
+    weights: NDArray[np.float32] | None = None
 
 
 class SparseData(Parsed):
@@ -50,7 +52,7 @@ class SequenceSparseData(Parsed):
     """Ids of steps: `values`, `key_lengths`, `lengths` (steps per row)."""
 
     @property
-    def seq_lengths(self) -> np.ndarray | None:
+    def seq_lengths(self) -> NDArray[np.int32] | None:
         """Steps per row."""
         return self.lengths
 
@@ -59,7 +61,7 @@ class SequenceDenseData(Parsed):
     """Numbers of steps: `values` (steps, value_dim), `lengths` (steps per row)."""
 
     @property
-    def seq_lengths(self) -> np.ndarray | None:
+    def seq_lengths(self) -> NDArray[np.int32] | None:
         """Steps per row."""
         return self.lengths
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tzrec.errors import ConfigError, did_you_mean
+from tzrec.registry import load_by_path
 
 _NAMES = "ReLU LeakyReLU PReLU ELU SELU GELU SiLU Mish Sigmoid Tanh Softplus Identity"
 _KNOWN = ["Dice", *(f"nn.{name}" for name in _NAMES.split(" "))]
@@ -107,8 +108,6 @@ def _resolve(path: str) -> type[nn.Module]:
     if module_path in ("nn", "torch.nn"):
         cls = getattr(nn, name, None)
     elif module_path:
-        from tzrec.registry import load_by_path
-
         cls = load_by_path(path)
     else:
         cls = None

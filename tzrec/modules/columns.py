@@ -8,6 +8,7 @@ No ``from __future__ import annotations`` here: TorchScript reads the annotation
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import List  # noqa: UP035 (TorchScript)
 
@@ -34,12 +35,13 @@ def merge_runs(lengths: Sequence[int], groups: Codes) -> tuple[list[int], list[l
     # A new piece starts at key i unless every group that has i - 1 or i has them side by side.
     starts = {0}
     for group in groups:
-        for before, after in zip([-1, *group], [*group, -1], strict=True):
+        for before, after in itertools.pairwise([-1, *group, -1]):
             if before < 0 or after != before + 1:
                 starts |= {before + 1} if before >= 0 else set()
                 starts |= {after} if after >= 0 else set()
     cuts = sorted(start for start in starts if start < len(lengths))
-    widths = [sum(lengths[i:j]) for i, j in zip(cuts, [*cuts[1:], len(lengths)], strict=True)]
+    bounds = [*cuts, len(lengths)]
+    widths = [sum(lengths[i:j]) for i, j in itertools.pairwise(bounds)]
     piece_at = {start: piece for piece, start in enumerate(cuts)}
     merged = [[piece_at[c] if c >= 0 else c for c in g if c < 0 or c in piece_at] for g in groups]
     return widths, merged

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tzrec.batch import Batch
 from tzrec.errors import ConfigError, did_you_mean
+from tzrec.features.feature import BaseFeature
+from tzrec.features.init_fn import InitFn, parse_init_fn
 from tzrec.modules.embedding_groups import (
     DEEP,
     JAGGED_SEQUENCE,
@@ -20,12 +22,9 @@ from tzrec.modules.embedding_groups import (
 )
 from tzrec.modules.embedding_pooled import EmbeddingGroupImpl, PooledGroup
 from tzrec.modules.embedding_sequence import SequenceEmbeddingGroupImpl, SequenceGroup
-from tzrec.modules.embedding_tables import InitFn, TableUse
+from tzrec.modules.embedding_tables import TableUse
 from tzrec.modules.sequence import create_seq_encoder
 from tzrec.protos import model_pb2
-
-if TYPE_CHECKING:
-    from tzrec.features.feature import BaseFeature
 
 __all__ = [
     "EmbeddingGroup",
@@ -68,13 +67,12 @@ class EmbeddingGroup(nn.Module):
         super().__init__()
         self._groups = resolve_groups(features, feature_groups)
         wide_dim = wide_embedding_dim or _DEFAULT_WIDE_DIM
-        wide_init = _init_fn(wide_init_fn)
+        if isinstance(wide_init_fn, str):
+            wide_init_fn = parse_init_fn(wide_init_fn)
         pooled: dict[str, list[PooledGroup]] = {}
         sequences: dict[str, list[SequenceGroup]] = {}
         for group in self._groups.values():
-            use = TableUse(
-                group.name, group.suffix, group.type == WIDE, wide_dim, wide_init_fn=wide_init
-            )
+            use = TableUse(group.name, group.suffix, group.type == WIDE, wide_dim, wide_init_fn)
             if group.type in (SEQUENCE, JAGGED_SEQUENCE):
                 sequence = SequenceGroup(
                     group.name, group.features, use, group.type == JAGGED_SEQUENCE
@@ -269,9 +267,3 @@ class SequenceEmbeddingGroup(EmbeddingGroup):
                     "JAGGED_SEQUENCE here"
                 )
         super().__init__(features, groups, device=device)
-
-
-def _init_fn(init_fn: InitFn | str | None) -> InitFn | None:
-    if not isinstance(init_fn, str):
-        return init_fn
-    raise NotImplementedError

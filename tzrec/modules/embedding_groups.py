@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from tzrec.errors import ConfigError, did_you_mean
+from tzrec.features.feature import BaseFeature
 from tzrec.modules.utils import check_module_name
 from tzrec.protos import model_pb2, seq_encoder_pb2
-
-if TYPE_CHECKING:
-    from tzrec.features.feature import BaseFeature
 
 DEEP = model_pb2.FeatureGroupType.DEEP
 WIDE = model_pb2.FeatureGroupType.WIDE

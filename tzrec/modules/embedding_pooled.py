@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,10 @@ from torchrec.modules.embedding_modules import (
 
 from tzrec.batch import Batch
 from tzrec.errors import ConfigError
+from tzrec.features.feature import BaseFeature
 from tzrec.modules.columns import ColumnPlan
 from tzrec.modules.dense_embedding_collection import DenseEmbeddingCollection, DenseEmbeddingConfig
 from tzrec.modules.embedding_tables import TablePlan, TableUse, dense_embedding_config
-
-if TYPE_CHECKING:
-    from tzrec.features.feature import BaseFeature
 
 
 @dataclasses.dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,10 @@ from torchrec.modules.embedding_modules import EmbeddingCollection
 
 from tzrec.batch import Batch, JaggedTensor
 from tzrec.errors import ConfigError
+from tzrec.features.feature import BaseFeature
 from tzrec.modules import jagged
 from tzrec.modules.dense_embedding_collection import DenseEmbeddingCollection, DenseEmbeddingConfig
 from tzrec.modules.embedding_tables import TablePlan, TableUse, dense_embedding_config
-
-if TYPE_CHECKING:
-    from tzrec.features.feature import BaseFeature
 
 
 @dataclasses.dataclass
@@ -206,13 +204,15 @@ class _Rows:
 
 def _part(feature: BaseFeature, key: str | None, dense_emb: DenseEmbeddingConfig | None) -> _Part:
     if key is not None:
+        table = feature.emb_bag_config
+        assert table is not None
         return _Part(
             "sparse",
             feature.name,
             key,
             feature.embedding_dim,
             single_value=feature.value_dim == 1,
-            mean=feature.emb_bag_config.pooling == PoolingType.MEAN,
+            mean=table.pooling == PoolingType.MEAN,
             weighted=bool(feature.is_weighted),
         )
     if dense_emb is not None:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
+from typing import Any
 
 from tzrec.errors import ConfigError
+from tzrec.features.feature import BaseFeature
+from tzrec.features.init_fn import InitFn
 from tzrec.modules.dense_embedding_collection import DenseEmbeddingConfig
 from tzrec.modules.utils import check_module_name
 
-if TYPE_CHECKING:
-    from tzrec.features.feature import BaseFeature
-
 # An EmbeddingBagConfig or EmbeddingConfig of TorchRec.
 TableConfig = Any
-InitFn = Callable[[Tensor], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +113,7 @@ def _check_shareable(old: _Table, new: _Table) -> None:
             f"{new.use.group!r} ({_way(new.use)})",
             hint="change embedding_name or embedding_name_suffix so that the names differ",
         )
-    fields = {"num_embeddings": "", "embedding_dim": "", "data_type": "", "pooling": ""}
+    fields = ("num_embeddings", "embedding_dim", "data_type", "pooling")
     different = [
         f"{field} {getattr(old.config, field)} and {getattr(new.config, field)}"
         for field in fields
@@ -152,7 +147,11 @@ def _same_init(old: Any, new: Any) -> bool:
 def _init_text(init_fn: Any) -> str:
     if not isinstance(init_fn, functools.partial):
         return getattr(init_fn, "__name__", repr(init_fn))
-    args = [*map(repr, init_fn.args), *(f"{k}={v:.6g}" for k, v in init_fn.keywords.items())]
+    args = [_init_text(arg) if callable(arg) else repr(arg) for arg in init_fn.args]
+    args += [
+        f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value!r}"
+        for key, value in init_fn.keywords.items()
+    ]
     return f"{_init_text(init_fn.func)}({', '.join(args)})"
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-# (attribute of the configs, attribute of the tables) of TorchRec's collections: plain, sharded.
-_KINDS = (("_embedding_bag_configs", "embedding_bags"), ("_embedding_configs", "embeddings"))
+# (method that returns the configs, attribute of the tables) of TorchRec's collections. Sharded
+# collections have no such method, only the attribute behind it.
+_KINDS = (("embedding_bag_configs", "embedding_bags"), ("embedding_configs", "embeddings"))
 
 
 def split_sparse_parameters(
@@ -29,11 +30,11 @@ def split_sparse_parameters(
 
 def _tables(module: nn.Module) -> Iterator[tuple[Any, nn.Parameter]]:
     for child in module.modules():
-        for configs_attribute, tables_attribute in _KINDS:
-            configs = getattr(child, configs_attribute, None)
-            tables = getattr(child, tables_attribute, None)
-            if configs is None or not isinstance(tables, nn.ModuleDict):
+        for configs_name, tables_name in _KINDS:
+            tables: Any = getattr(child, tables_name, None)
+            if not isinstance(tables, nn.ModuleDict):
                 continue
+            method = getattr(child, configs_name, None)
+            configs: Any = method() if callable(method) else getattr(child, f"_{configs_name}", ())
             for config in configs:
-                table: Any = tables[config.name]
-                yield config, table.weight
+                yield config, tables[config.name].weight

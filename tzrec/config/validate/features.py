@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 from tzrec.config.feature_facts import FeatureFacts
@@ -101,8 +102,7 @@ def vocabularies(context: Context) -> Iterator[Problem]:
         if feature.kind != "id_feature":
             continue
         config = feature.config
-        words = list(config.vocab_list)
-        twice = sorted({word for word in words if words.count(word) > 1}) if words else []
+        twice = sorted(w for w, times in Counter(config.vocab_list).items() if times > 1)
         if twice:
             yield Problem(f"{feature.path}.vocab_list", f"holds {quoted(twice[:5])} more than once")
         if config.HasField("vocab_file"):

@@ -10,6 +10,7 @@ from tzrec.config.model_facts import MODELS
 from tzrec.config.problem import Problem, unsupported, warning
 from tzrec.config.validate.frame import Context, quoted
 from tzrec.protos.data_pb2 import FG_NONE, DatasetType, FgMode
+from tzrec.protos.model_pb2 import PYTORCH, Kernel
 
 _LATER = "comes with a later version"
 
@@ -88,6 +89,31 @@ def training(context: Context) -> Iterator[Problem]:
             yield unsupported(f"train_config.{name}", f"checkpoints by event time {_LATER}")
     if train.dense_optimizer.HasField("ema"):
         yield unsupported("train_config.dense_optimizer.ema", f"averaging of weights {_LATER}")
+    if train.is_profiling:
+        yield unsupported("train_config.is_profiling", f"profiling {_LATER}")
+    if train.fine_tune_ckpt_param_map:
+        yield unsupported(
+            "train_config.fine_tune_ckpt_param_map", f"renaming restored parameters {_LATER}"
+        )
+    if train.grad_clipping.enable_global_grad_clip:
+        yield unsupported(
+            "train_config.grad_clipping.enable_global_grad_clip",
+            f"clipping over all processes {_LATER}",
+        )
+
+
+def no_effect(context: Context) -> Iterator[Problem]:
+    """Switches that change what is shown or how fast, never what is learnt."""
+    for index, name in enumerate(context.config.train_config.tensorboard_summaries):
+        if name in specs.TENSORBOARD_SUMMARIES and name not in specs.SHOWN_SUMMARIES:
+            where = f"train_config.tensorboard_summaries[{index}]"
+            yield warning(where, f"summary {name!r} is not written yet")
+    kernel = context.config.model_config.kernel
+    if kernel != PYTORCH:
+        yield warning(
+            "model_config.kernel",
+            f"{Kernel.Name(kernel)} has no effect: only generative models have such kernels",
+        )
 
 
 def placement(context: Context) -> Iterator[Problem]:
@@ -106,4 +132,4 @@ def placement(context: Context) -> Iterator[Problem]:
         yield warning(f"{marked[0].path}.embedding_constraints", f"{text} ({names}{more})")
 
 
-RULES = (models, features, data, training, placement)
+RULES = (models, features, data, training, no_effect, placement)

@@ -13,9 +13,15 @@ from torchrec.distributed.comm import get_local_size
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+from torchrec.distributed.planner import EmbeddingShardingPlanner
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
+from torchrec.distributed.planner.types import (
+    KernelConfig,
+    ParameterConstraints,
+    PlannerError,
+    TopologyFactory,
+    TrainerConfig,
+)
 from torchrec.distributed.types import ModuleSharder, ShardingPlan, ShardingType
 
 from tzrec.errors import PlanError
@@ -71,13 +77,15 @@ def make_plan(
         compute_kernels=list(wanted.compute_kernels) or [EmbeddingComputeKernel.FUSED.value],
     )
     world_size = dist.get_world_size()
-    local_size = get_local_size(world_size)
-    topology = Topology(
-        world_size=world_size,
-        local_world_size=local_size,
-        compute_device=device.type,
-        hbm_cap=_gpu_memory(device),
-        ddr_cap=psutil.virtual_memory().total // local_size,
+    local_size = get_local_size(world_size) if world_size > 1 else 1
+    topology = TopologyFactory.create_topology(
+        TrainerConfig(
+            world_size=world_size,
+            local_world_size=local_size,
+            hbm_cap_bytes=_gpu_memory(device),
+            ddr_cap_bytes=psutil.virtual_memory().total // local_size,
+        ),
+        kernel_config=KernelConfig(compute_device=device.type),
     )
     planner = EmbeddingShardingPlanner(
         topology=topology,

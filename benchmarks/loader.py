@@ -1,0 +1,124 @@
+"""How fast batches come: in-process thread against worker processes.
+
+    python benchmarks/loader.py [--rows 300000] [--workers 1 2] [--work-ms 0 8]
+
+Writes a Parquet file of 26 id, 13 number and one label column (and one of text lists with
+``--text``), and reads it through the loader. ``--work-ms`` burns CPU per batch in the consumer,
+as a training step does. CPU seconds count this process and its workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from google.protobuf import text_format
+
+from tzrec.datasets.dataset import create_dataloader
+from tzrec.features.feature import create_features
+from tzrec.protos.data_pb2 import DataConfig
+from tzrec.protos.feature_pb2 import FeatureConfig
+
+NUM_IDS, NUM_FLOATS = 26, 13
+
+
+def write_table(path: Path, rows: int, *, text: bool) -> None:
+    random = np.random.default_rng(0)
+    columns: dict[str, pa.Array] = {}
+    for i in range(NUM_IDS):
+        ids = random.integers(0, 100_000, size=rows)
+        if text:
+            pair = np.char.add(np.char.add(ids.astype(str), "\x03"), np.roll(ids, 1).astype(str))
+            columns[f"c{i}"] = pa.array(pair)
+        else:
+            columns[f"c{i}"] = pa.array(ids)
+    for i in range(NUM_FLOATS):
+        columns[f"d{i}"] = pa.array(random.random(rows, dtype=np.float32))
+    columns["label"] = pa.array(random.integers(0, 2, size=rows))
+    pq.write_table(pa.table(columns), path, row_group_size=100_000)
+
+
+def features() -> list:
+    texts = [
+        f'id_feature {{ feature_name: "c{i}" num_buckets: 100000 embedding_dim: 8 }}'
+        for i in range(NUM_IDS)
+    ] + [f'raw_feature {{ feature_name: "d{i}" }}' for i in range(NUM_FLOATS)]
+    return create_features([text_format.Parse(text, FeatureConfig()) for text in texts])
+
+
+def cpu_seconds() -> float:
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
+
+
+def burn(milliseconds: float) -> None:
+    end = time.thread_time() + milliseconds / 1000
+    block = np.ones((256, 256), dtype=np.float32)
+    while time.thread_time() < end:
+        block @ block
+
+
+def measure(path: Path, loader_text: str, *, work_ms: float, batch_size: int) -> dict[str, float]:
+    config = text_format.Parse(
+        f'dataset_type: ParquetDataset batch_size: {batch_size} label_fields: "label" '
+        + loader_text,
+        DataConfig(),
+    )
+    cpu, start = cpu_seconds(), time.perf_counter()
+    rows = 0
+    with create_dataloader(config, features(), str(path)) as loader:
+        first = None
+        for batch in loader:
+            first = first or time.perf_counter()
+            rows += batch.labels["label"].numel()
+            burn(work_ms)
+        end = time.perf_counter()
+    cpu = cpu_seconds() - cpu - work_ms / 1000 * -(-rows // batch_size)
+    assert first is not None
+    return {
+        "start": first - start,
+        "rows/s": rows / (end - first),
+        "rows/s with start": rows / (end - start),
+        "cpu": cpu * 1e6 / rows,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--batch-size", type=int, default=4096)
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--work-ms", type=float, nargs="*", default=[0.0, 8.0])
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--text", action="store_true", help="ids as multi-value text")
+    args = parser.parse_args()
+    kinds = {"thread": "loader: THREAD", "thread, shuffle": "loader: THREAD shuffle: true"}
+    for workers in args.workers:
+        kinds[f"{workers} process(es)"] = f"loader: PROCESS num_workers: {workers}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.parquet"
+        write_table(path, args.rows, text=args.text)
+        print(f"{args.rows:,} rows x {NUM_IDS + NUM_FLOATS + 1} columns, batch {args.batch_size}")
+        print("| loader | work ms/batch | rows/s | with start | start s | CPU s per 1M rows |")
+        print("|---|---|---|---|---|---|")
+        for work_ms in args.work_ms:
+            for kind, text in kinds.items():
+                runs = [
+                    measure(path, text, work_ms=work_ms, batch_size=args.batch_size)
+                    for _ in range(args.repeat)
+                ]
+                best = {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
+                print(
+                    f"| {kind} | {work_ms:g} | {best['rows/s']:,.0f} | "
+                    f"{best['rows/s with start']:,.0f} | {best['start']:.2f} | {best['cpu']:.2f} |"
+                )
+
+
+if __name__ == "__main__":
+    main()

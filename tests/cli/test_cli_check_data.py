@@ -1,0 +1,131 @@
+# ruff: noqa: E501
+"""``tzrec check --data``: columns, types and ranges, without reading rows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from tzrec.cli import main
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "config"))
+from config_samples import DEEPFM, DIN, write
+
+COLUMNS = {
+    "user_id": pa.array([0, 999, 3]),
+    "item_id": pa.array([1, None, 499]),
+    "price": pa.array([0, 1, 3]),
+    "age": pa.array([1.0, 2.0, 3.0]),
+    "clk": pa.array([0, 1, 1]),
+}
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+
+    def check(columns=None, text=DEEPFM, *changes, files=2, drop=()):
+        table = pa.table({k: v for k, v in {**COLUMNS, **(columns or {})}.items() if k not in drop})
+        for number in range(files):
+            pq.write_table(table, f"data/train-{number}.parquet")
+        pq.write_table(pa.table(COLUMNS), "data/eval.parquet")
+        write(tmp_path / "c.config", text, *changes)
+        code = main(["check", "c.config", "--data"])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return check
+
+
+def test_good_data(check):
+    code, text = check()
+    assert code == 0
+    assert "train data 6 rows in 2 files" in text
+    assert "eval data 3 rows in 1 file" in text
+
+
+BAD = [
+    ({"user_id": pa.array([0, 1000])}, "holds the id 1000, but the table has 1000 rows (ids 0 to 999)"),
+    ({"user_id": pa.array([0, -5])}, "holds the id -5; ids must not be negative"),
+    ({"user_id": pa.array([0.5, 1.0])}, "is double, but ids must be integers or text"),
+    ({"age": pa.array([1.0, None])}, "has 1 missing values; say what they mean with fg_encoded_default_value"),
+    ({"age": pa.array([True, False])}, "is bool, but must be numbers"),
+    ({"clk": pa.array([1, 2])}, "holds values from 1 to 2, but the loss takes 0 to 1"),
+    ({"clk": pa.array(["a", "b"])}, "is string, but labels must be numbers"),
+    ({"clk": pa.array([1, None])}, "has 1 missing values"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("columns", "words"), BAD)
+def test_bad_data(check, columns, words):
+    columns = {
+        name: pa.concat_arrays([array, array.slice(0, 1)]) for name, array in columns.items()
+    }
+    code, text = check(columns)
+    assert code == 3
+    lines = [line for line in text.splitlines() if not line.startswith("  ")]
+    assert len(lines) == 1, lines
+    assert words in lines[0]
+    assert lines[0].endswith("(file 'data/train-0.parquet')")
+
+
+def test_missing_columns_all_at_once(check):
+    code, text = check({"user_idd": pa.array([1, 2, 3])}, drop=("user_id", "clk"))
+    assert code == 3
+    assert (
+        "c.config:26: feature_configs[0].id_feature.feature_name: feature column 'user_id' is "
+        in text
+    )
+    assert "did you mean 'user_idd'?" in text
+    assert "c.config:21: data_config.label_fields[0]: label column 'clk' is not in file" in text
+
+
+def test_a_default_makes_missing_numbers_fine(check):
+    columns = {"age": pa.array([1.0, None, 2.0])}
+    change = ('expression: "user:age"', 'fg_encoded_default_value: "0"')
+    assert check(columns, DEEPFM, change)[0] == 0
+
+
+def test_lists_and_text_are_fine_for_ids(check):
+    assert check({"user_id": pa.array([[1, 2], [], None])})[0] == 0
+    assert check({"user_id": pa.array(["1\x032", "", None])})[0] == 0
+
+
+def test_files(check, tmp_path):
+    code, text = check(None, DEEPFM, ("data/eval.parquet", "data/evl.parquet"))
+    assert code == 3
+    assert "eval_input_path: no file matches 'data/evl.parquet'" in text
+    empty = {name: array.slice(0, 0) for name, array in COLUMNS.items()}
+    code, text = check(empty)
+    assert code == 3
+    assert "train_input_path: the 2 file(s) hold no rows" in text
+    (tmp_path / "data" / "train-9.parquet").write_text("no parquet")
+    code, text = check()
+    assert code == 3
+    assert "file 'data/train-9.parquet' cannot be read: " in text
+
+
+def test_csv(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    columns = {
+        "user": [1],
+        "item": [2],
+        "click__item": ["1;2"],
+        "click__price": ["1;2"],
+        "clk": [1],
+    }
+    pa_csv.write_csv(pa.table(columns), "data/train.csv")
+    write(tmp_path / "c.config", DIN)
+    assert main(["check", "c.config", "--data"]) == 0
+    pa_csv.write_csv(pa.table({**columns, "clk": ["x"]}).drop_columns("item"), "data/train.csv")
+    assert main(["check", "c.config", "--data"]) == 3
+    err = capsys.readouterr().err
+    assert "feature column 'item' is not in file 'data/train.csv'" in err
+    assert "label column 'clk' is string, but labels must be numbers" in err

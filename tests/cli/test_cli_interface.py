@@ -1,0 +1,217 @@
+"""The flags of the interface, frozen, and how they reach tzrec.main."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import tzrec.eval
+import tzrec.export
+import tzrec.predict
+import tzrec.train_eval
+from tzrec.cli import main
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "config"))
+from config_samples import DEEPFM, write
+
+FLAGS = {
+    tzrec.train_eval: {
+        "--pipeline_config_path",
+        "--model_dir",
+        "--train_input_path",
+        "--eval_input_path",
+        "--continue_train",
+        "--fine_tune_checkpoint",
+        "--edit_config_json",
+        "--ignore_restore_optimizer",
+    },
+    tzrec.eval: {
+        "--pipeline_config_path",
+        "--checkpoint_path",
+        "--eval_input_path",
+        "--eval_result_filename",
+    },
+    tzrec.export: {
+        "--pipeline_config_path",
+        "--checkpoint_path",
+        "--export_dir",
+        "--asset_files",
+        "--additional_export_config",
+        "--item_input_path",
+    },
+    tzrec.predict: {
+        "--scripted_model_path",
+        "--pipeline_config_path",
+        "--checkpoint_path",
+        "--predict_input_path",
+        "--predict_output_path",
+        "--reserved_columns",
+        "--output_columns",
+        "--batch_size",
+        "--predict_threads",
+        "--is_profiling",
+        "--debug_level",
+        "--dataset_type",
+        "--writer_type",
+        "--edit_config_json",
+        "--predict_steps",
+    },
+}
+
+
+@pytest.mark.parametrize("module", FLAGS, ids=lambda module: module.__name__)
+def test_flags_are_exactly_those_of_the_interface(module):
+    flags = {flag for action in module.parser()._actions for flag in action.option_strings}
+    assert flags - {"-h", "--help"} == FLAGS[module]
+
+
+@pytest.mark.parametrize("module", FLAGS, ids=lambda module: module.__name__)
+def test_unknown_flags_are_errors(module, capsys):
+    assert module.main(["--pipeline_config_pth", "x"]) == 2
+    assert "unknown flag --pipeline_config_pth; did you mean '--pipeline_config_path'?" in (
+        capsys.readouterr().err
+    )
+
+
+def test_no_arguments(capsys):
+    assert tzrec.train_eval.main([]) == 2
+    assert "required: --pipeline_config_path" in capsys.readouterr().err
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Stands in for tzrec.main and records what reaches it."""
+    found = []
+    fake = types.ModuleType("tzrec.main")
+    for name in ("train_and_evaluate", "evaluate", "export", "predict", "predict_checkpoint"):
+
+        def record(*args, name=name, **kwargs):
+            kwargs = {key: value for key, value in kwargs.items() if value not in (None, (), [])}
+            found.append((name, args, kwargs))
+
+        setattr(fake, name, record)
+    monkeypatch.setitem(sys.modules, "tzrec.main", fake)
+    monkeypatch.setattr(sys.modules["tzrec"], "main", fake, raising=False)
+    return found
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "c.config", DEEPFM)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "scripted_model.pt").write_bytes(b"")
+    return "c.config"
+
+
+TRAIN = {
+    "continue_train": True,
+    "ignore_restore_optimizer": True,
+    "model_dir": "m",
+    "train_input_path": "t.parquet",
+    "eval_input_path": "e.parquet",
+    "fine_tune_checkpoint": "f",
+    "edit_config_json": '{"data_config.batch_size": 2}',
+}
+TRAIN_FLAGS = [
+    "--model_dir", "m", "--train_input_path", "t.parquet", "--eval_input_path", "e.parquet",
+    "--continue_train", "--fine_tune_checkpoint", "f", "--ignore_restore_optimizer",
+    "--edit_config_json", '{"data_config.batch_size": 2}',
+]  # fmt: skip
+
+
+def test_train(config, calls):
+    assert tzrec.train_eval.main(["--pipeline_config_path", config, *TRAIN_FLAGS]) == 0
+    assert main(["train", config, *TRAIN_FLAGS]) == 0
+    assert main(["train", config, "--continue", "--set", "data_config.batch_size=9"]) == 0
+    assert calls == [
+        ("train_and_evaluate", (config,), TRAIN),
+        ("train_and_evaluate", (config,), TRAIN),
+        (
+            "train_and_evaluate",
+            (config,),
+            {
+                "continue_train": True,
+                "ignore_restore_optimizer": False,
+                "edits": ("data_config.batch_size=9",),
+            },
+        ),
+    ]
+
+
+def test_eval(config, calls):
+    flags = ["--checkpoint_path", "ck", "--eval_input_path", "e.parquet"]
+    assert tzrec.eval.main(["--pipeline_config_path", config, *flags]) == 0
+    assert main(["eval", config, *flags]) == 0
+    expected = {
+        "checkpoint_path": "ck",
+        "eval_input_path": "e.parquet",
+        "eval_result_filename": "eval_result.txt",
+    }
+    assert calls == [("evaluate", (config,), expected)] * 2
+
+
+def test_export(config, calls):
+    flags = ["--export_dir", "x", "--checkpoint_path", "ck", "--asset_files", "a,b",
+             "--additional_export_config", "{}"]  # fmt: skip
+    assert tzrec.export.main(["--pipeline_config_path", config, *flags]) == 0
+    assert main(["export", config, *flags]) == 0
+    expected = {"checkpoint_path": "ck", "asset_files": "a,b", "additional_export_config": "{}"}
+    assert calls == [("export", (config, "x"), expected)] * 2
+
+
+def test_predict_with_an_export(config, calls):
+    flags = ["--predict_input_path", "i", "--predict_output_path", "o", "--reserved_columns", "a",
+             "--output_columns", "probs", "--batch_size", "3", "--predict_threads", "2",
+             "--is_profiling", "--debug_level", "1", "--dataset_type", "CsvDataset",
+             "--writer_type", "CsvWriter", "--predict_steps", "4"]  # fmt: skip
+    assert tzrec.predict.main(["--scripted_model_path", "export", *flags]) == 0
+    assert main(["predict", "export", *flags]) == 0
+    expected = {
+        "is_profiling": True,
+        "debug_level": 1,
+        "predict_threads": 2,
+        "reserved_columns": "a",
+        "output_columns": "probs",
+        "batch_size": 3,
+        "dataset_type": "CsvDataset",
+        "writer_type": "CsvWriter",
+        "predict_steps": 4,
+    }
+    assert calls == [("predict", ("i", "o", "export"), expected)] * 2
+
+
+def test_a_config_selects_checkpoint_predict_and_wins(config, calls):
+    flags = ["--predict_input_path", "i", "--predict_output_path", "o", "--checkpoint_path", "ck"]
+    both = ["--pipeline_config_path", config, "--scripted_model_path", "export"]
+    assert tzrec.predict.main([*both, *flags]) == 0
+    assert (
+        main(["predict", config, "--input", "i", "--output", "o", "--checkpoint-path", "ck"]) == 0
+    )
+    assert calls == [("predict_checkpoint", (config, "i", "o"), {"checkpoint_path": "ck"})] * 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "which model?"),
+        (["--scripted_model_path", "export", "--checkpoint_path", "x"], "works with a config only"),
+        (["--pipeline_config_path", "c.config", "--debug_level", "1"], "an exported model only"),
+        (["--scripted_model_path", "."], "holds no exported model"),
+    ],
+)
+def test_flags_that_do_not_fit_the_way_of_predicting(config, calls, capsys, flags, words):
+    required = ["--predict_input_path", "i", "--predict_output_path", "o"]
+    assert tzrec.predict.main([*required, *flags]) == 2
+    assert words in capsys.readouterr().err
+    assert calls == []
+
+
+def test_a_wrong_config_stops_before_main(config, calls, capsys):
+    edit = ["--edit_config_json", '{"data_config.batch_size": 0}']
+    assert tzrec.train_eval.main(["--pipeline_config_path", config, *edit]) == 2
+    assert "--edit_config_json: data_config.batch_size: is 0" in capsys.readouterr().err
+    assert calls == []
