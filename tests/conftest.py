@@ -15,11 +15,11 @@ eval_input_path: "{root}/eval.parquet"
 model_dir: "{root}/run"
 train_config {{
   sparse_optimizer {{
-    {sparse} {{ lr: 0.05 }}
+    {sparse} {{ lr: 0.1 }}
     constant_learning_rate {{}}
   }}
   dense_optimizer {{
-    adam_optimizer {{ lr: 0.01 }}
+    adam_optimizer {{ lr: 0.02 }}
     exponential_decay_learning_rate {{ decay_size: 5 decay_factor: 0.9 }}
   }}
   num_epochs: 2
@@ -66,13 +66,15 @@ model_config {{
 def click_table(num_rows: int, seed: int) -> pa.Table:
     """Rows whose click probability depends on user, item, price and history."""
     rng = np.random.default_rng(seed)
-    taste = np.random.default_rng(0).normal(size=(NUM_USERS, NUM_ITEMS))
+    effects = np.random.default_rng(0)
+    of_user, of_item = effects.normal(size=NUM_USERS), effects.normal(size=NUM_ITEMS)
     user = rng.integers(0, NUM_USERS, num_rows)
     item = rng.integers(0, NUM_ITEMS, num_rows)
     price = rng.uniform(0, 1, num_rows)
     lengths = rng.integers(0, 5, num_rows)
     history = [rng.integers(0, NUM_ITEMS, n) for n in lengths]
-    logit = 2 * taste[user, item] - 2 * price + np.array([item[i] in h for i, h in enumerate(history)])
+    seen = np.array([item[i] in h for i, h in enumerate(history)])
+    logit = 2 * of_user[user] + 2 * of_item[item] - 2 * price + seen
     label = rng.uniform(size=num_rows) < 1 / (1 + np.exp(-logit))
     tags = ["\x03".join(str(t) for t in {i % NUM_CATES, (i + 2) % NUM_CATES}) for i in item]
     return pa.table(

@@ -108,7 +108,7 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one(click_config, tmp_path
     part = str(tmp_path / "part")
     # 13 steps end inside the first pass; 24 inside the second.
     for steps in (13, 24):
-        limit = [f"train_config.num_steps={steps}"]
+        limit = ["train_config.num_epochs=0", f"train_config.num_steps={steps}"]
         train_and_evaluate(config, model_dir=part, continue_train=True, edits=limit)
     train_and_evaluate(config, model_dir=part, continue_train=True)
     whole, resumed = _last(tmp_path / "whole"), _last(tmp_path / "part")
@@ -124,7 +124,7 @@ def test_same_seed_same_bits_other_seed_other_bits(click_config, tmp_path):
     config = str(click_config())
     runs = {"a": 1, "b": 1, "c": 2}
     for name, seed in runs.items():
-        edits = [f"train_config.seed={seed}", "train_config.num_steps=6"]
+        edits = [f"train_config.seed={seed}", "train_config.num_epochs=1"]
         train_and_evaluate(config, model_dir=str(tmp_path / name), edits=edits)
     a, b, c = (_weights(_last(tmp_path / name)) for name in runs)
     assert all(torch.equal(a[key], b[key]) for key in a)
@@ -151,7 +151,7 @@ def test_fine_tune_starts_from_other_weights(trained, tmp_path):
         str(config),
         model_dir=str(tmp_path / "tuned"),
         fine_tune_checkpoint=str(run),
-        edits=["train_config.num_steps=1", "train_config.dense_optimizer.adam_optimizer.lr=0"],
+        edits=["train_config.num_epochs=1", "train_config.dense_optimizer.adam_optimizer.lr=0"],
     )
     tuned, source = _weights(_last(tmp_path / "tuned")), _weights(_last(run))
     dense = [key for key in source if "mlp" in key and "weight" in key]

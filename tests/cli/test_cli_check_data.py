@@ -101,6 +101,7 @@ def test_files(check, tmp_path):
     code, text = check(None, DEEPFM, ("data/eval.parquet", "data/evl.parquet"))
     assert code == 3
     assert "eval_input_path: no file matches 'data/evl.parquet'" in text
+    assert check(None, DEEPFM, ("data/train-*.parquet", "data"))[0] == 0
     empty = {name: array.slice(0, 0) for name, array in COLUMNS.items()}
     code, text = check(empty)
     assert code == 3

@@ -112,6 +112,7 @@ WRONG = [
     (["predict", ".", "--input", "a", "--output", "b"], "'.' holds no exported model (no scripted_model.pt)"),
     (["predict", ".", "--input", "a", "--output", "b", "--set", "a=b"], "tzrec predict: --set is for configs"),
     (["predict", ".", "--input", "a", "--output", "b", "--batch-size", "x"], "tzrec predict: argument --batch-size: invalid int value: 'x'"),
+    (["data", "convert", "frape", "a", "b"], "tzrec data convert: argument dataset: invalid choice: 'frape'"),
     (["export", "a"], "tzrec export: the following arguments are required: --export-dir"),
     (["check", "--set", "a", "no.config"], "config file 'no.config' does not exist"),
 ]  # fmt: skip

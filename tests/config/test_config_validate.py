@@ -172,7 +172,7 @@ CASES = [
     ("short sequence name", DIN, ('"click__item", "click__price"', '"click__item", "price"'),
      "48: model_config.feature_groups[1].feature_names[2]: feature 'price' of group 'seq' is not configured; did you mean 'click__price'?"),
     ("feature twice in a group", DEEPFM, ('["user_id", "item_id"]', '["user_id", "user_id"]'),
-     "57: model_config.feature_groups[0].feature_names[0]: feature 'user_id' is 2 times in group 'wide'"),
+     "57: model_config.feature_groups[0].feature_names[0]: feature 'user_id' is more than once in group 'wide'"),
     ("group twice", DEEPFM, ('group_name: "fm"', 'group_name: "deep"'),
      "66: model_config.feature_groups[2].group_name: group 'deep' is configured twice"),
     ("no wide", DEEPFM, ('group_name: "wide"', 'group_name: "wyde"'),

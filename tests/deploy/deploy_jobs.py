@@ -53,7 +53,7 @@ feature_groups {{ group_name: "user" group_type: DEEP feature_names: ["user_id",
     sequence_encoders {{ simple_attention {{ input: "click" }} }}
     sequence_encoders {{ self_attention_encoder {{ input: "click"
         multihead_attn_dim: 8 num_heads: 2 }} }}
-    sequence_encoders {{ multi_window_din_encoder {{ input: "click" windows_len: [1, 2]
+    sequence_encoders {{ multi_window_din_encoder {{ input: "click" windows_len: [1, 2, 9]
         attn_mlp {{ hidden_units: 8 }} }} }} }}
 feature_groups {{ group_name: "item" group_type: DEEP
     feature_names: ["item_id", "tags", "price", "pair"] }}

@@ -34,6 +34,8 @@ def one(values, wanted=IDS):
         (pd.Series([1, None], dtype="Int64"), IDS, pa.array([1, None])),
         (pa.array(["a"], pa.large_string()), IDS, pa.array(["a"])),
         (pa.array(["a", "a"]).dictionary_encode(), IDS, pa.array(["a", "a"])),
+        (np.array(["a", float("nan"), None], object), IDS, pa.array(["a", None, None])),
+        (np.array([1.5, float("nan")]), NUMBERS, pa.array([1.5, None], pa.float64())),
         (np.array([[1, 2], [3, 4]]), IDS, pa.array([[1, 2], [3, 4]])),
         (np.array([[1, 2], [3, 4]]).T, IDS, pa.array([[1, 3], [2, 4]])),
         (pa.chunked_array([[1], [2]]), IDS, pa.array([1, 2])),

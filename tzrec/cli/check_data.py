@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -100,7 +101,7 @@ def _once(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def find_files(text: str) -> list[str]:
-    """Returns the files of a comma list of globs, in order."""
+    """Returns the files of a comma list of files, globs and folders, in order."""
     files: list[str] = []
     for pattern in text.split(","):
         pattern = pattern.strip()
@@ -110,6 +111,9 @@ def find_files(text: str) -> list[str]:
             scheme = pattern.partition("://")[0]
             system = fsspec.filesystem(scheme)
             files += [f"{scheme}://{found}" for found in sorted(system.glob(pattern))]
+        elif Path(pattern).is_dir():
+            inside = [str(path) for path in Path(pattern).iterdir()]
+            files += sorted(path for path in inside if path.endswith((".parquet", ".csv")))
         elif pattern:
             files += sorted(glob.glob(pattern))
     return files

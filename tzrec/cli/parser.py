@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -58,6 +59,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises what argparse has to complain about."""
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if choice:
+            options = [option.strip(" '") for option in choice[2].split(",")]
+            message += did_you_mean(choice[1], options)
         raise UsageError(f"{self.prog}: {message}", hint=f"see {self.prog} --help")
 
     def _unknown(self, args: list[str], unknown: list[str]) -> UsageError:

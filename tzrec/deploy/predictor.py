@@ -166,6 +166,8 @@ def _column_types(config: Any, features: list[Any]) -> dict[str, ColumnType]:
     types: dict[str, ColumnType] = {}
     for feature in features:
         unknown = pa.int64() if feature.is_sparse else pa.float32()
+        if feature.is_weighted:
+            unknown = pa.string()
         for name in feature.inputs:
             types.setdefault(name, ColumnType(declared.get(name), unknown))
     return types

@@ -92,8 +92,10 @@ def _array(name: str, values: Any, declared: pa.DataType | None) -> pa.Array:
     if isinstance(values, np.ndarray) and values.ndim == 2:
         flat = pa.array(np.ascontiguousarray(values).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    # NaN is how pandas, and arrays that come from it, say that a value is missing.
+    nan_is_null = isinstance(values, np.ndarray) or hasattr(values, "to_numpy")
     try:
-        array = pa.array(values, type=declared, from_pandas=hasattr(values, "to_numpy"))
+        array = pa.array(values, type=declared, from_pandas=nan_is_null)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         wanted = f" as {declared}" if declared is not None else ""
         raise DataError(f"column {name!r} cannot be read{wanted}: {error}") from error

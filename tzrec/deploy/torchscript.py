@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import typing
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +76,9 @@ def script_model(wrapper: nn.Module, mixed_precision: str = "") -> Scripted:
     name = type(getattr(wrapper, "model", wrapper)).__name__
     with _quiet():
         try:
-            traced = torch.fx.GraphModule(wrapper, Tracer().trace(wrapper))
+            graph = Tracer().trace(wrapper)
+            _resolve_types(graph, wrapper)
+            traced = torch.fx.GraphModule(wrapper, graph)
         except Exception as error:
             raise ExportError(
                 f"{name} cannot be traced: {error}",
@@ -91,6 +94,16 @@ def script_model(wrapper: nn.Module, mixed_precision: str = "") -> Scripted:
                 hint="use tensor operations that TorchScript knows in predict()",
             ) from error
     return Scripted(module.eval(), traced.code)
+
+
+def _resolve_types(graph: torch.fx.Graph, wrapper: nn.Module) -> None:
+    """Gives the traced code the types of ``forward``, which may be written as text."""
+    hints = typing.get_type_hints(type(wrapper).forward)
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            node.type = hints.get(node.target, node.type)
+        elif node.op == "output":
+            node.type = hints.get("return", node.type)
 
 
 class BFloat16Autocast(nn.Module):

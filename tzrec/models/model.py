@@ -1,44 +1,51 @@
-"""`BaseModel`: the contract of every model; the wrappers are re-exported here."""
+"""`BaseModel`: what every model can do; and the wrappers that training and serving put around it.
+
+`tzrec.models.wrappers` is the home of the wrappers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from tzrec.batch import Batch
 from tzrec.config.messages import which_field
-from tzrec.config.model_facts import MODELS
-from tzrec.errors import ConfigError
-from tzrec.features.feature import BaseFeature
+from tzrec.errors import ConfigError, did_you_mean
 from tzrec.metrics.mean import RunningMean
-from tzrec.metrics.train_metric_wrapper import TrainMetricWrapper
+from tzrec.models.custom import custom_params
+from tzrec.models.registry import MODELS
+from tzrec.models.wrappers import PredictWrapper, ScriptWrapper, TrainWrapper
 from tzrec.modules.utils import BaseModule
 from tzrec.optim.sparse_parameters import split_sparse_parameters
+from tzrec.protos.loss_pb2 import LossConfig
 from tzrec.protos.model_pb2 import FeatureGroupConfig, ModelConfig
-from tzrec.registry import Registry
 from tzrec.utils.load_class import get_register_class_meta
 
-_MODEL_CLASS_MAP: dict[str, type] = {}
-MODEL_REGISTRY: Registry[Any] = Registry(
-    "model", {name: facts.module for name, facts in MODELS.items() if facts.module}
-)
-_meta_cls: Any = get_register_class_meta(_MODEL_CLASS_MAP, MODEL_REGISTRY)
+if TYPE_CHECKING:
+    from tzrec.features.feature import BaseFeature
+
+__all__ = ["BaseModel", "PredictWrapper", "ScriptWrapper", "TrainWrapper"]
+
+_MODEL_CLASSES: dict[str, type] = {}
+_ModelMeta: Any = get_register_class_meta(_MODEL_CLASSES, MODELS)
 
 
-class BaseModel(BaseModule, metaclass=_meta_cls):
-    """Base of all models.
+class BaseModel(BaseModule, metaclass=_ModelMeta):
+    """A model: predictions of a batch, their losses, their metrics.
 
-    A subclass builds its layers in ``__init__`` and implements `predict`; `RankModel` and its
-    like bring losses and metrics.
+    Subclasses define `predict`, `init_loss`, `loss`, `init_metric` and `update_metric`
+    (`RankModel` defines all but the first) and are found by their class name, which is that of
+    their config message: ``BaseModel.create_class("DeepFM")``.
 
     Args:
-        model_config: the whole ``model_config`` message.
+        model_config: the ``ModelConfig``.
         features: all features of the config.
-        labels: label columns.
+        labels: label columns; empty for a model that only predicts.
         sample_weights: weight columns.
-        sampler_type: name of the sampler's message, for match models.
+        sampler_type: name of the negative sampler, if there is one.
+        **kwargs: for `BaseModule`.
     """
 
     def __init__(
@@ -52,32 +59,42 @@ class BaseModel(BaseModule, metaclass=_meta_cls):
     ) -> None:
         super().__init__(**kwargs)
         self._base_model_config = model_config
-        field = which_field(model_config, "model")
-        self._model_config: Any = getattr(model_config, field) if field else None
+        self._model_config: Any = _own_config(model_config, type(self))
         self._features = list(features)
         self._labels = list(labels)
         self._sample_weights = list(sample_weights or [])
         self._sampler_type = sampler_type
-        self._loss_modules = nn.ModuleDict()
-        self._metric_modules = nn.ModuleDict()
-        self._train_metric_modules = nn.ModuleDict()
-        self.loss_collection: dict[str, Tensor] = {}
+        self._loss_modules: Any = nn.ModuleDict()
+        self._metric_modules: Any = nn.ModuleDict()
+        self._train_metric_modules: Any = nn.ModuleDict()
+        # Losses that layers add while predicting (penalties).
+        self._loss_collection: dict[str, Tensor] = {}
+
+    @property
+    def features(self) -> list[BaseFeature]:
+        """All features of the config, in its order."""
+        return self._features
+
+    @property
+    def sampler_type(self) -> str | None:
+        """Name of the negative sampler."""
+        return self._sampler_type
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns prediction key → (B, …) tensor."""
-        raise NotImplementedError
-
-    def loss(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns loss key → scalar; their sum is minimised."""
-        raise NotImplementedError
+        """Returns the predictions of a batch by name, rows first."""
+        raise NotImplementedError(f"{type(self).__name__} does not define predict")
 
     def init_loss(self) -> None:
-        """Creates the loss modules."""
-        raise NotImplementedError
+        """Makes the loss modules."""
+        raise NotImplementedError(f"{type(self).__name__} does not define init_loss")
+
+    def loss(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Returns the losses by name, scalars; training minimises their sum."""
+        raise NotImplementedError(f"{type(self).__name__} does not define loss")
 
     def init_metric(self) -> None:
-        """Creates the metric modules."""
-        raise NotImplementedError
+        """Makes the metric modules."""
+        raise NotImplementedError(f"{type(self).__name__} does not define init_metric")
 
     def update_metric(
         self,
@@ -85,42 +102,37 @@ class BaseModel(BaseModule, metaclass=_meta_cls):
         batch: Batch,
         losses: dict[str, Tensor] | None = None,
     ) -> None:
-        """Adds a batch to the evaluation metrics; never communicates."""
-        raise NotImplementedError
+        """Adds a batch to the evaluation metrics."""
+        raise NotImplementedError(f"{type(self).__name__} does not define update_metric")
 
     def update_train_metric(self, predictions: dict[str, Tensor], batch: Batch) -> None:
-        """Adds a batch to the decayed training metrics."""
-        raise NotImplementedError
+        """Adds a batch to the train metrics; models without any need not define it."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns `predict`."""
+        """Returns `predict` of the batch."""
         return self.predict(batch)
 
     def compute_metric(self) -> dict[str, Tensor]:
-        """Returns metric key → scalar over all ranks, and starts anew."""
-        result = {}
+        """Returns the evaluation metrics of all rows since the last call, and starts afresh."""
+        values = {}
         for name, metric in self._metric_modules.items():
-            result[name] = metric.compute()
+            values[name] = metric.compute()
             metric.reset()
-        return result
+        return values
 
     def compute_train_metric(self) -> dict[str, Tensor]:
-        """Returns train metric key → scalar of this rank."""
-        return {name: metric.compute() for name, metric in self._train_metrics()}
+        """Returns the train metrics; they go on."""
+        return {name: metric.compute() for name, metric in self._train_metric_modules.items()}
 
     def train_metric_state(self) -> dict[str, Any]:
         """Returns the state of the train metrics, for a checkpoint."""
-        return {name: metric.state() for name, metric in self._train_metrics()}
+        return {name: metric.state() for name, metric in self._train_metric_modules.items()}
 
-    def load_train_metric_state(self, state: dict[str, Any]) -> None:
-        """Restores `train_metric_state`; metrics that it does not know start anew."""
-        for name, metric in self._train_metrics():
+    def load_train_metric_state(self, state: Mapping[str, Any]) -> None:
+        """Puts the result of `train_metric_state` back; metrics it does not know start afresh."""
+        for name, metric in self._train_metric_modules.items():
             if name in state:
                 metric.load_state(state[name])
-
-    def _train_metrics(self) -> list[tuple[str, TrainMetricWrapper]]:
-        metrics: Any = self._train_metric_modules
-        return list(metrics.items())
 
     def sparse_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Returns the embedding tables: those that train, and the frozen ones."""
@@ -129,37 +141,46 @@ class BaseModel(BaseModule, metaclass=_meta_cls):
     def get_features_in_feature_groups(
         self, feature_groups: Iterable[FeatureGroupConfig]
     ) -> list[BaseFeature]:
-        """Returns the features of some groups, each once, in the order of the groups.
+        """Returns the features that the groups name, each once, in the order of the groups.
 
         Raises:
-            ConfigError: a group names a feature that does not exist.
+            ConfigError: a group names a feature that is not configured.
         """
-        by_name = {feature.name: feature for feature in self._features}
-        wanted: dict[str, None] = {}
+        known = {feature.name: feature for feature in self._features}
+        found: dict[str, BaseFeature] = {}
         for group in feature_groups:
-            wanted |= dict.fromkeys(group.feature_names)
-            for sequence_group in group.sequence_groups:
-                wanted |= dict.fromkeys(sequence_group.feature_names)
-        missing = [name for name in wanted if name not in by_name]
-        if missing:
-            raise ConfigError(f"feature groups name unknown features: {', '.join(missing)}")
-        return [by_name[name] for name in wanted]
+            nested = [name for sub in group.sequence_groups for name in sub.feature_names]
+            for name in [*group.feature_names, *nested]:
+                if name not in known:
+                    raise ConfigError(
+                        f"feature group {group.group_name!r} names the feature {name!r}, "
+                        f"which is not configured{did_you_mean(name, known)}"
+                    )
+                found[name] = known[name]
+        return list(found.values())
 
-    def _init_loss_metric_impl(self, key: str) -> None:
+    def _init_loss_metric_impl(self, loss_config: LossConfig, suffix: str = "") -> None:
         """Adds the running mean of a loss to the evaluation metrics."""
-        self._metric_modules[key] = RunningMean()
+        name = f"{which_field(loss_config, 'loss')}{suffix}"
+        self._metric_modules[name] = RunningMean()
 
-    def _update_loss_metric_impl(self, losses: dict[str, Tensor], key: str, num_rows: int) -> None:
-        """Adds a batch's loss to its running mean, weighted by its rows."""
-        metric: Any = self._metric_modules[key]
-        metric.update(losses[key].detach(), float(num_rows))
+    def _update_loss_metric_impl(
+        self,
+        losses: dict[str, Tensor],
+        num_rows: int,
+        loss_config: LossConfig,
+        suffix: str = "",
+    ) -> None:
+        """Adds the value that a loss had for ``num_rows`` rows."""
+        name = f"{which_field(loss_config, 'loss')}{suffix}"
+        self._metric_modules[name].update(losses[name], num_rows)
 
 
-# The wrappers need the class above.
-from tzrec.models.wrappers import (  # noqa: E402
-    PredictWrapper,
-    ScriptWrapper,
-    TrainWrapper,
-)
-
-__all__ = ["MODEL_REGISTRY", "BaseModel", "PredictWrapper", "ScriptWrapper", "TrainWrapper"]
+def _own_config(model_config: ModelConfig, cls: type) -> Any:
+    """Returns the message of the chosen model, or the parameters of a custom one."""
+    field = which_field(model_config, "model")
+    if field is None:
+        return None
+    if field == "custom_model":
+        return custom_params(cls, model_config.custom_model)
+    return getattr(model_config, field)

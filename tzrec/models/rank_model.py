@@ -1,32 +1,53 @@
-"""`RankModel`: what all rankers share — input, predictions, losses and metrics."""
+"""`RankModel`: scores of rows, learnt from one label."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from tzrec.batch import BASE_DATA_GROUP, Batch
-from tzrec.config.messages import config_to_kwargs, which_field
-from tzrec.config.specs import LOSSES, METRICS
-from tzrec.errors import ConfigError, Unsupported
-from tzrec.features.feature import BaseFeature
+from tzrec.batch import Batch
+from tzrec.config.messages import config_to_kwargs
+from tzrec.errors import ConfigError, DataError, did_you_mean
 from tzrec.models.model import BaseModel
-from tzrec.models.objectives import LOSS_SPECS, METRIC_SPECS, metric_input, predictions_of
+from tzrec.models.objectives import (
+    METRICS,
+    build_loss,
+    build_metric,
+    first_ids,
+    loss_spec,
+    metric_spec,
+)
 from tzrec.modules.embedding import EmbeddingGroup
 from tzrec.modules.variational_dropout import VariationalDropout
+from tzrec.protos.loss_pb2 import LossConfig
+from tzrec.protos.metric_pb2 import MetricConfig, TrainMetricConfig
 from tzrec.protos.model_pb2 import FeatureGroupType, ModelConfig
 
-_SEQUENCE_GROUPS = (FeatureGroupType.SEQUENCE, FeatureGroupType.JAGGED_SEQUENCE)
+if TYPE_CHECKING:
+    from tzrec.features.feature import BaseFeature
+
+_SEQUENCES = (FeatureGroupType.SEQUENCE, FeatureGroupType.JAGGED_SEQUENCE)
 
 
 class RankModel(BaseModel):
-    """Base of rankers with one task: the first label, the first sample weight.
+    """A model that scores rows; losses and metrics are those of ``model_config``.
 
-    Arguments as `BaseModel`.
+    A subclass makes its layers in ``__init__`` after `init_input`, and defines `predict`::
+
+        def predict(self, batch):
+            groups = self.build_input(batch)
+            return self._output_to_prediction(self.output(groups["deep"]))
+
+    Arguments as of `BaseModel`.
+
+    Attributes:
+        embedding_group: the feature groups, after `init_input`.
+        group_variational_dropouts: `VariationalDropout` by group, if the config asks for it.
     """
+
+    embedding_group: EmbeddingGroup
 
     def __init__(
         self,
@@ -34,24 +55,25 @@ class RankModel(BaseModel):
         features: Sequence[BaseFeature],
         labels: Sequence[str],
         sample_weights: Sequence[str] | None = None,
+        sampler_type: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        self._num_class = model_config.num_class
+        super().__init__(model_config, features, labels, sample_weights, sampler_type, **kwargs)
+        self._num_class = int(model_config.num_class)
         self._label_name = self._labels[0] if self._labels else ""
         self._sample_weight_name = self._sample_weights[0] if self._sample_weights else ""
-        self._loss_weights: dict[str, float] = {}
-        self.embedding_group: Any = None
-        self.group_variational_dropouts: Any = None
+        self.group_variational_dropouts: Any = nn.ModuleDict()
+
+    # --- input -------------------------------------------------------------------------------
 
     def init_input(
         self, *, wide_embedding_dim: int | None = None, wide_init_fn: str | None = None
     ) -> None:
-        """Creates the embedding group, and a variational dropout per group if configured.
+        """Makes the embeddings of all feature groups, and their variational dropouts.
 
         Args:
-            wide_embedding_dim: dim of the tables of WIDE groups.
-            wide_init_fn: initialiser of these tables.
+            wide_embedding_dim: size of the rows of WIDE groups.
+            wide_init_fn: initial values of their tables.
         """
         config = self._base_model_config
         self.embedding_group = EmbeddingGroup(
@@ -60,116 +82,149 @@ class RankModel(BaseModel):
             wide_embedding_dim=wide_embedding_dim,
             wide_init_fn=wide_init_fn,
         )
-        if not config.HasField("variational_dropout"):
-            return
-        settings = config_to_kwargs(config.variational_dropout)
-        self.group_variational_dropouts = nn.ModuleDict()
-        for group in config.feature_groups:
-            if group.group_type in _SEQUENCE_GROUPS:
+        if config.HasField("variational_dropout"):
+            weight = config_to_kwargs(config.variational_dropout)["regularization_lambda"]
+            self._init_variational_dropout(weight)
+
+    def _init_variational_dropout(self, regularization_lambda: float) -> None:
+        for name in self.embedding_group.group_names():
+            if self.embedding_group.group_type(name) in _SEQUENCES:
                 continue
-            dims = self.embedding_group.group_feature_dims(group.group_name)
+            dims = self.embedding_group.group_feature_dims(name)
             if len(dims) > 1:
-                dropout = VariationalDropout(dims, group.group_name, **settings)
-                self.group_variational_dropouts[group.group_name] = dropout
+                self.group_variational_dropouts[name] = VariationalDropout(
+                    dims, name, regularization_lambda=regularization_lambda
+                )
 
     def build_input(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns group key → tensor (reference of the keys: `EmbeddingGroup`).
+        """Returns the tensors of the feature groups, see `EmbeddingGroup`.
 
-        Variational dropout leaves its penalties in ``loss_collection``.
+        The penalties of variational dropout join the losses of this batch.
         """
         groups = self.embedding_group(batch)
-        if self.group_variational_dropouts is not None:
-            for name, dropout in self.group_variational_dropouts.items():
-                groups[name], penalty = dropout(groups[name])
-                if not self.is_inference:
-                    self.loss_collection[f"{name}_feature_p_loss"] = penalty
+        self._loss_collection = {}
+        for name, dropout in self.group_variational_dropouts.items():
+            groups[name], penalty = dropout(groups[name])
+            if not self.is_inference:
+                self._loss_collection[f"{name}_feature_p_loss"] = penalty
         return groups
 
+    # --- predictions -------------------------------------------------------------------------
+
     def _output_to_prediction(self, output: Tensor, suffix: str = "") -> dict[str, Tensor]:
-        """Returns the predictions of all configured losses from (B, num_class)."""
+        """Returns what the losses predict from the last layer's output (B, num_class)."""
         predictions: dict[str, Tensor] = {}
-        for loss_config in self._base_model_config.losses:
+        for config in self._base_model_config.losses:
             predictions |= self._output_to_prediction_impl(
-                output, loss_config, num_class=self._num_class, suffix=suffix
+                output, config, num_class=self._num_class, suffix=suffix
             )
         return predictions
 
     def _output_to_prediction_impl(
-        self, output: Tensor, loss_cfg: Any, *, num_class: int = 1, suffix: str = ""
+        self, output: Tensor, loss_config: LossConfig, num_class: int = 1, suffix: str = ""
     ) -> dict[str, Tensor]:
-        return predictions_of(output, _loss_of(loss_cfg), num_class, suffix)
+        """Returns what one loss predicts from the output (B, num_class), in float32."""
+        _, spec = loss_spec(loss_config)
+        predictions = spec.predict(output.float(), num_class)
+        return {f"{name}{suffix}": value for name, value in predictions.items()}
+
+    # --- losses ------------------------------------------------------------------------------
 
     def init_loss(self) -> None:
-        """Creates the configured losses."""
-        for loss_config in self._base_model_config.losses:
-            self._init_loss_impl(loss_config)
+        """Makes the losses of the config.
 
-    def _init_loss_impl(self, loss_cfg: Any, suffix: str = "") -> None:
-        loss = _loss_of(loss_cfg)
-        self._loss_modules[loss + suffix] = LOSS_SPECS[loss].build(getattr(loss_cfg, loss))
-        self._loss_weights[loss + suffix] = loss_cfg.weight
+        Raises:
+            ConfigError: there is no label, or a loss does not fit.
+        """
+        if not self._label_name:
+            raise ConfigError(
+                f"{type(self).__name__} has no label to learn from",
+                hint="name its column: data_config { label_fields: ... }",
+            )
+        for config in self._base_model_config.losses:
+            self._init_loss_impl(config, self._num_class)
+
+    def _init_loss_impl(
+        self, loss_config: LossConfig, num_class: int = 1, suffix: str = ""
+    ) -> None:
+        name, _ = loss_spec(loss_config)
+        self._loss_modules[f"{name}{suffix}"] = build_loss(loss_config, num_class)
 
     def loss(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns loss key → scalar, penalties of the input included."""
+        """Returns the losses of the config and the penalties of the last `build_input`.
+
+        Raises:
+            DataError: the batch lacks the label, or a label does not fit its loss.
+        """
         weight = None
         if self._sample_weight_name:
-            weight = normalized_weight(batch.sample_weights[self._sample_weight_name])
+            weight = batch.sample_weights[self._sample_weight_name]
         losses: dict[str, Tensor] = {}
-        for loss_config in self._base_model_config.losses:
+        for config in self._base_model_config.losses:
             losses |= self._loss_impl(
-                predictions, batch, loss_config, label=batch.labels[self._label_name], weight=weight
+                predictions, batch, self._label_name, config, loss_weight=weight
             )
-        losses |= self.loss_collection
-        self.loss_collection = {}
-        return losses
+        return losses | self._loss_collection
 
     def _loss_impl(
         self,
         predictions: dict[str, Tensor],
         batch: Batch,
-        loss_cfg: Any,
+        label_name: str,
+        loss_config: LossConfig,
         *,
-        label: Tensor,
-        weight: Tensor | None = None,
+        loss_weight: Tensor | None = None,
+        num_class: int | None = None,
         suffix: str = "",
     ) -> dict[str, Tensor]:
-        loss = _loss_of(loss_cfg)
-        spec = LOSS_SPECS[loss]
-        inputs = [predictions[spec.reads + suffix], label.to(spec.target_type)]
-        if LOSSES[loss].session:
-            session = getattr(getattr(loss_cfg, loss), LOSSES[loss].session)
-            inputs.append(first_ids(batch, session))
-        per_row = self._loss_modules[loss + suffix](*inputs)
-        value = per_row.mean() if weight is None else (per_row * weight).mean()
-        return {loss + suffix: self._loss_weights[loss + suffix] * value}
+        """Returns one loss, the (weighted) mean over rows times its weight in the config.
+
+        Args:
+            predictions: of the model.
+            batch: holds the label.
+            label_name: its column.
+            loss_config: the loss.
+            loss_weight: weights (B,) of the rows; only their ratios count.
+            num_class: number of classes, the model's by default.
+            suffix: of the task, appended to predictions and loss.
+        """
+        name, spec = loss_spec(loss_config)
+        target = spec.target(
+            _label(batch, label_name), num_class or self._num_class, label_name
+        )
+        arguments = [predictions[f"{spec.prediction}{suffix}"], target]
+        if spec.facts.session:
+            session = getattr(getattr(loss_config, name), spec.facts.session)
+            arguments.append(first_ids(batch, session))
+        loss = weighted_mean(self._loss_modules[f"{name}{suffix}"](*arguments), loss_weight)
+        return {f"{name}{suffix}": loss * loss_config.weight}
+
+    # --- metrics -----------------------------------------------------------------------------
 
     def init_metric(self) -> None:
-        """Creates evaluation metrics, running means of the losses, and train metrics."""
+        """Makes the metrics of the config; the losses' means are among them.
+
+        Raises:
+            ConfigError: a metric does not fit the model.
+        """
         config = self._base_model_config
-        for metric_config in config.metrics:
-            self._init_metric_impl(metric_config, num_class=self._num_class)
-        for loss_config in config.losses:
-            self._init_loss_metric_impl(_loss_of(loss_config))
-        for train_config in config.train_metrics:
-            self._init_train_metric_impl(train_config, num_class=self._num_class)
+        predicted = {loss_spec(loss)[1].facts.predicts for loss in config.losses}
+        for metric in [*config.metrics, *config.train_metrics]:
+            self._init_metric_impl(metric, self._num_class, predicted=set(predicted))
+        for loss in config.losses:
+            self._init_loss_metric_impl(loss)
 
-    def _init_metric_impl(self, metric_cfg: Any, *, num_class: int = 1, suffix: str = "") -> None:
-        metric = _metric_of(metric_cfg)
-        self._metric_modules[metric + suffix] = METRIC_SPECS[metric].build(
-            getattr(metric_cfg, metric), num_class, False
-        )
-
-    def _init_train_metric_impl(
-        self, metric_cfg: Any, *, num_class: int = 1, suffix: str = ""
+    def _init_metric_impl(
+        self,
+        metric_config: MetricConfig | TrainMetricConfig,
+        num_class: int = 1,
+        *,
+        predicted: set[str],
+        suffix: str = "",
     ) -> None:
-        metric = _metric_of(metric_cfg)
-        build = METRIC_SPECS[metric].train
-        if build is None:
-            raise ConfigError(f"{metric} is no train metric")
-        decay = {"decay_rate": metric_cfg.decay_rate, "decay_step": metric_cfg.decay_step}
-        self._train_metric_modules[metric + suffix] = build(
-            getattr(metric_cfg, metric), num_class, decay
-        )
+        name, _ = metric_spec(metric_config)
+        modules = self._modules_of(metric_config)
+        modules[f"{name}{suffix}"] = build_metric(metric_config, num_class, predicted)
 
     def update_metric(
         self,
@@ -177,85 +232,64 @@ class RankModel(BaseModel):
         batch: Batch,
         losses: dict[str, Tensor] | None = None,
     ) -> None:
-        """Adds a batch to the evaluation metrics; never communicates."""
-        label = batch.labels[self._label_name]
-        for metric_config in self._base_model_config.metrics:
-            self._update_metric_impl(
-                predictions, batch, metric_config, label=label, num_class=self._num_class
-            )
+        """Adds a batch to the evaluation metrics; the losses' means need ``losses``."""
+        config = self._base_model_config
+        for metric in config.metrics:
+            self._update_metric_impl(predictions, batch, self._label_name, metric)
         if losses is not None:
-            for loss_config in self._base_model_config.losses:
-                self._update_loss_metric_impl(losses, _loss_of(loss_config), label.shape[0])
+            num_rows = _label(batch, self._label_name).size(0)
+            for loss in config.losses:
+                self._update_loss_metric_impl(losses, num_rows, loss)
 
     def update_train_metric(self, predictions: dict[str, Tensor], batch: Batch) -> None:
-        """Adds a batch to the decayed training metrics."""
-        for metric_config in self._base_model_config.train_metrics:
-            self._update_metric_impl(
-                predictions,
-                batch,
-                metric_config,
-                label=batch.labels[self._label_name],
-                num_class=self._num_class,
-                modules=self._train_metric_modules,
-            )
+        """Adds a batch to the decayed metrics of training."""
+        for metric in self._base_model_config.train_metrics:
+            self._update_metric_impl(predictions, batch, self._label_name, metric)
 
     def _update_metric_impl(
         self,
         predictions: dict[str, Tensor],
         batch: Batch,
-        metric_cfg: Any,
+        label_name: str,
+        metric_config: MetricConfig | TrainMetricConfig,
         *,
-        label: Tensor,
-        num_class: int = 1,
+        num_class: int | None = None,
         suffix: str = "",
-        modules: nn.ModuleDict | None = None,
     ) -> None:
-        metric = _metric_of(metric_cfg)
-        inputs = [metric_input(metric, predictions, num_class, suffix), label]
-        if METRICS[metric].grouping:
-            inputs.append(
-                first_ids(batch, getattr(getattr(metric_cfg, metric), METRICS[metric].grouping))
-            )
-        target: Any = (self._metric_modules if modules is None else modules)[metric + suffix]
-        target.update(*inputs)
+        name, spec = metric_spec(metric_config)
+        score = predictions[f"{spec.prediction(num_class or self._num_class)}{suffix}"]
+        arguments = [score, _label(batch, label_name)]
+        if METRICS[name].facts.grouping:
+            key = getattr(getattr(metric_config, name), METRICS[name].facts.grouping)
+            arguments.append(first_ids(batch, key))
+        self._modules_of(metric_config)[f"{name}{suffix}"].update(*arguments)
+
+    def _modules_of(self, metric_config: MetricConfig | TrainMetricConfig) -> Any:
+        if isinstance(metric_config, TrainMetricConfig):
+            return self._train_metric_modules
+        return self._metric_modules
 
 
-def normalized_weight(weight: Tensor) -> Tensor:
-    """Returns weights with mean 1; all-zero weights stay zero."""
-    mean = weight.mean()
-    return torch.where(mean == 0, torch.zeros_like(weight), weight / mean)
+def weighted_mean(loss: Tensor, weight: Tensor | None) -> Tensor:
+    """Returns the mean of ``loss`` (B,), weighted by ``weight`` (B,) divided by its mean.
 
-
-def first_ids(batch: Batch, feature: str) -> Tensor:
-    """Returns (B,) the first id of each row of a sparse feature; -1 for a row without any.
-
-    Raises:
-        ConfigError: the model does not read such a sparse feature.
+    0 if all weights are 0.
     """
-    kjt = batch.sparse_features.get(BASE_DATA_GROUP)
-    if kjt is None or feature not in kjt.keys():  # noqa: SIM118 (a method of the KJT)
-        raise ConfigError(
-            f"{feature!r} groups rows, but is no sparse feature of the config",
-            hint="name an id_feature that stands in feature_configs",
+    if weight is None:
+        return loss.mean()
+    weight = weight.to(loss.dtype)
+    mean = weight.mean()
+    return (loss * weight).mean() / mean.masked_fill(mean == 0, 1.0)
+
+
+def _label(batch: Batch, name: str) -> Tensor:
+    if name in batch.labels:
+        return batch.labels[name]
+    if name in batch.jagged_labels:
+        raise DataError(
+            f"label {name!r} is a list in each row, this model learns from one value per row"
         )
-    jagged = kjt[feature]
-    lengths, offsets = jagged.lengths(), jagged.offsets()
-    result = torch.full((lengths.numel(),), -1, dtype=jagged.values().dtype, device=lengths.device)
-    filled = lengths > 0
-    result[filled] = jagged.values()[offsets[:-1][filled].long()]
-    return result
-
-
-def _loss_of(loss_config: Any) -> str:
-    loss = which_field(loss_config, "loss")
-    if loss is None or loss not in LOSS_SPECS:
-        other = loss or which_field(loss_config, "sid_loss")
-        raise Unsupported(f"loss {other or 'not set'} does not belong to a ranker")
-    return loss
-
-
-def _metric_of(metric_config: Any) -> str:
-    metric = which_field(metric_config, "metric")
-    if metric is None or metric not in METRIC_SPECS:
-        raise Unsupported(f"metric {metric or 'not set'} does not belong to a ranker")
-    return metric
+    raise DataError(
+        f"the batch has no label {name!r}{did_you_mean(name, batch.labels)}",
+        hint=f"it has: {', '.join(batch.labels) or 'none'}",
+    )

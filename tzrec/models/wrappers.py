@@ -1,10 +1,10 @@
-"""How a model is run: training, prediction, and as a function of plain tensors for export."""
+"""What training, prediction and export put around a model."""
 
-from __future__ import annotations
+# No postponed annotations: TorchScript compiles those of ScriptWrapper.forward as they are.
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any, Dict  # noqa: UP035 (TorchScript reads it)
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Dict, Optional, Tuple  # noqa: UP035
 
 import torch
 from torch import Tensor, nn
@@ -13,121 +13,101 @@ from tzrec.batch import Batch
 from tzrec.datasets.data_parser import DataParser
 from tzrec.errors import ConfigError, did_you_mean
 
-CPU = torch.device("cpu")
 _PRECISIONS = {"BF16": torch.bfloat16, "FP16": torch.float16}
+_CPU = torch.device("cpu")
 
-TrainResult = tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor], Batch]]
 
+class TrainWrapper(nn.Module):
+    """A model with its losses and metrics.
 
-def autocast_dtype(mixed_precision: str | None) -> torch.dtype | None:
-    """Returns the autocast type of ``BF16`` or ``FP16``, None for no autocast.
+    Args:
+        module: a `BaseModel`.
+        device: where it computes, CPU by default.
+        mixed_precision: ``BF16`` or ``FP16`` for autocast of the predictions; losses are always
+            float32.
 
     Raises:
-        ConfigError: another text.
+        ConfigError: losses or metrics do not fit the model, or the precision is unknown.
     """
-    if not mixed_precision:
-        return None
-    if mixed_precision not in _PRECISIONS:
-        raise ConfigError(
-            f"mixed_precision is {mixed_precision!r}; it is one of {', '.join(_PRECISIONS)}"
-        )
-    return _PRECISIONS[mixed_precision]
-
-
-class _Wrapper(nn.Module):
-    """Base: parameter names of the wrapped model start with ``model.``."""
 
     def __init__(
-        self, module: nn.Module, device: torch.device | None, mixed_precision: str | None
+        self,
+        module: nn.Module,
+        device: Optional[torch.device] = None,
+        mixed_precision: Optional[str] = None,
     ) -> None:
         super().__init__()
         self.model: Any = module
-        self._device_type = (device or CPU).type
-        self._dtype = autocast_dtype(mixed_precision)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self._dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self._device_type, dtype=self._dtype)
-
-
-class TrainWrapper(_Wrapper):
-    """Predictions, losses and their sum.
-
-    Args:
-        module: a `BaseModel`.
-        device: where it runs.
-        mixed_precision: ``BF16`` or ``FP16`` autocast of prediction and loss; None = FP32.
-
-    Raises:
-        ConfigError: ``mixed_precision`` is unknown.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        device: torch.device | None = None,
-        mixed_precision: str | None = None,
-    ) -> None:
-        super().__init__(module, device, mixed_precision)
         self.model.init_loss()
         self.model.init_metric()
+        self._device_type = (device or _CPU).type
+        self._dtype = _precision(mixed_precision)
 
-    def forward(self, batch: Batch) -> TrainResult:
-        """Returns the total loss, and (losses, predictions, batch) without gradients."""
-        with self._autocast():
+    def forward(
+        self, batch: Batch
+    ) -> Tuple[Tensor, Tuple[Dict[str, Tensor], Dict[str, Tensor], Batch]]:
+        """Returns the sum of the losses, and (losses, predictions, batch) without gradients."""
+        with _autocast(self._device_type, self._dtype):
             predictions = self.model.predict(batch)
-            losses = self.model.loss(predictions, batch)
-            total_loss = torch.stack(list(losses.values())).sum()
-        losses = {key: value.detach() for key, value in losses.items()}
-        predictions = {key: value.detach() for key, value in predictions.items()}
-        return total_loss, (losses, predictions, batch)
+        losses = self.model.loss(predictions, batch)
+        if not losses:
+            raise ConfigError(
+                f"{type(self.model).__name__} has no loss: there is nothing to learn",
+                hint="for a click label: losses { binary_cross_entropy {} }",
+            )
+        total_loss = torch.stack(list(losses.values())).sum()
+        return total_loss, (_detached(losses), _detached(predictions), batch)
 
 
-class PredictWrapper(_Wrapper):
-    """Predictions, on the CPU.
+class PredictWrapper(nn.Module):
+    """A model that predicts, its output on the CPU and without gradients.
 
     Args:
         module: a `BaseModel`.
-        device: where it runs.
-        mixed_precision: ``BF16`` or ``FP16`` autocast; None = FP32.
-        output_cols: predictions to keep; None = all.
+        device: where it computes, CPU by default.
+        mixed_precision: ``BF16`` or ``FP16`` for autocast.
+        output_cols: predictions to return, all by default.
 
     Raises:
-        ConfigError: ``mixed_precision`` is unknown.
+        ConfigError: the precision is unknown.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        device: torch.device | None = None,
-        mixed_precision: str | None = None,
-        output_cols: Sequence[str] | None = None,
+        device: Optional[torch.device] = None,
+        mixed_precision: Optional[str] = None,
+        output_cols: Optional[Sequence[str]] = None,
     ) -> None:
-        super().__init__(module, device, mixed_precision)
+        super().__init__()
+        self.model: Any = module
+        self._device = device or _CPU
+        self._dtype = _precision(mixed_precision)
         self._output_cols = list(output_cols) if output_cols is not None else None
 
-    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Batch]:
+    def forward(self, batch: Batch) -> Tuple[Dict[str, Tensor], Batch]:
         """Returns the predictions and the batch.
 
         Raises:
             ConfigError: an output column is no prediction of the model.
         """
-        with torch.no_grad(), self._autocast():
+        batch = batch.to(self._device, non_blocking=True)
+        with torch.no_grad(), _autocast(self._device.type, self._dtype):
             predictions = self.model.predict(batch)
-        if self._output_cols is not None:
-            for name in self._output_cols:
-                if name not in predictions:
-                    raise ConfigError(
-                        f"the model has no output {name!r}; it has "
-                        f"{', '.join(sorted(predictions))}{did_you_mean(name, predictions)}"
-                    )
-            predictions = {name: predictions[name] for name in self._output_cols}
-        return {key: value.to(CPU) for key, value in predictions.items()}, batch
+        for name in self._output_cols or []:
+            if name not in predictions:
+                raise ConfigError(
+                    f"the model does not predict {name!r}{did_you_mean(name, predictions)}",
+                    hint=f"it predicts: {', '.join(sorted(predictions))}",
+                )
+        names = self._output_cols if self._output_cols is not None else list(predictions)
+        return {name: predictions[name].detach().to(_CPU) for name in names}, batch
 
 
 class ScriptWrapper(nn.Module):
-    """A model as a function of the flat dictionary of parse keys, for tracing and scripting.
+    """A model on the flat dictionary of parse keys, the form that is exported.
+
+    Traced with ``torchrec.fx.Tracer`` and compiled with ``torch.jit.script``.
 
     Args:
         module: a `BaseModel`.
@@ -136,26 +116,51 @@ class ScriptWrapper(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.model: Any = module
-        self._features = module._features
-        self._parser = DataParser(module._features)
+        self._data_parser = DataParser(
+            self.model.features, sampler_type=self.model.sampler_type
+        )
 
-    def get_batch(
-        self,
-        data: Dict[str, Tensor],
-        device: torch.device = CPU,  # noqa: UP006
-    ) -> Batch:
-        """Builds the batch of parse key → tensor on ``device``."""
-        return self._parser.to_batch(data).to(device)
+    def get_batch(self, data: Dict[str, Tensor], device: torch.device = _CPU) -> Batch:
+        """Builds the batch of the tensors of `DataParser.parse`, on ``device``."""
+        return self._data_parser.to_batch(_OnDevice(data, device), force_no_tile=False)
 
-    def forward(
-        self,
-        data: Dict[str, Tensor],  # noqa: UP006
-        device: torch.device = CPU,
-    ) -> Dict[str, Tensor]:  # noqa: UP006
-        """Returns prediction key → tensor.
+    def forward(self, data: Dict[str, Tensor], device: torch.device = _CPU) -> Dict[str, Tensor]:
+        """Returns the predictions of ``data`` (``{feature}.values``, ``{feature}.lengths`` …)."""
+        batch = self.get_batch(data, device)
+        return self.model.predict(batch)
 
-        Args:
-            data: parse key → tensor (`DataParser.parse`, or `Batch.to_dict`).
-            device: where the model lives.
-        """
-        return self.model.predict(self.get_batch(data, device))
+
+class _OnDevice(Mapping[str, Tensor]):
+    """A view of a dictionary whose tensors are moved when they are asked for.
+
+    While tracing the dictionary has no keys yet, so it cannot be moved as a whole.
+    """
+
+    def __init__(self, data: Mapping[str, Tensor], device: torch.device) -> None:
+        self._data = data
+        self._device = device
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._data[key].to(self._device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+
+def _precision(name: Optional[str]) -> Optional[torch.dtype]:
+    if name and name not in _PRECISIONS:
+        raise ConfigError(f"mixed_precision is {name!r}, it must be BF16, FP16 or empty")
+    return _PRECISIONS[name] if name else None
+
+
+def _autocast(device_type: str, dtype: Optional[torch.dtype]) -> Any:
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, dtype=dtype)
+
+
+def _detached(tensors: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in tensors.items()}

@@ -37,4 +37,5 @@ def _tables(module: nn.Module) -> Iterator[tuple[Any, nn.Parameter]]:
             method = getattr(child, configs_name, None)
             configs: Any = method() if callable(method) else getattr(child, f"_{configs_name}", ())
             for config in configs:
-                yield config, tables[config.name].weight
+                table: Any = tables[config.name]
+                yield config, table.weight

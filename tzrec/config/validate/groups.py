@@ -50,16 +50,16 @@ def _members(
     context: Context, path: str, group: str, feature_names: Iterable[str]
 ) -> Iterator[Problem]:
     known = context.features_by_name
-    for name, times in Counter(feature_names).items():
-        index = list(feature_names).index(name)
+    times = Counter(feature_names)
+    for index, name in enumerate(feature_names):
         where = f"{path}.feature_names[{index}]"
         if name not in known:
             if not context.is_broken("feature_configs"):
                 near = _nested_name(name, known) or did_you_mean(name, known)
                 what = f"feature {name!r} of group {group!r} is not configured{near}"
                 yield Problem(where, what)
-        elif times > 1:
-            yield Problem(where, f"feature {name!r} is {times} times in group {group!r}")
+        elif times.pop(name, 0) > 1:
+            yield Problem(where, f"feature {name!r} is more than once in group {group!r}")
 
 
 def _nested_name(name: str, known: Iterable[str]) -> str:
@@ -74,10 +74,10 @@ def kinds(context: Context) -> Iterator[Problem]:
     for path, group in _groups(context):
         kind = group_type_name(group)
         found = [known[name] for name in group.feature_names if name in known]
-        for feature in found:
-            if not feature.supported:
+        for index, name in enumerate(group.feature_names):
+            feature = known.get(name)
+            if feature is None or not feature.supported:
                 continue
-            index = list(group.feature_names).index(feature.name)
             where = f"{path}.feature_names[{index}]"
             if kind == "WIDE" and not feature.is_sparse:
                 yield Problem(

@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
-from torch.distributed.checkpoint._nested_dict import flatten_state_dict, unflatten_state_dict
+from torch.distributed.checkpoint._nested_dict import flatten_state_dict
+from torch.distributed.checkpoint._traverse import set_element
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
@@ -100,7 +101,9 @@ def _load(state: dict[str, Any], directory: Path) -> tuple[dict[str, Any], Resto
             dcp.load(found, checkpoint_id=str(directory), no_dist=not dist.is_initialized())
         except (Exception, CheckpointException) as error:
             raise CheckpointError(f"{directory} cannot be read: {first_cause(error)}") from error
-    return unflatten_state_dict({**flat, **found}, mapping), report
+    for key, value in found.items():
+        set_element(state, mapping[key], value)
+    return state, report
 
 
 def _stored_shapes(directory: Path) -> dict[str, torch.Size | None]:
