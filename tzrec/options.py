@@ -13,11 +13,12 @@ _LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 _SEEDS = ("PYTHON_RANDOM_SEED", "TORCH_MANUAL_SEED", "NUMPY_MANUAL_SEED")
 
 # Set before torch is imported, where the user has not chosen: idle OpenMP threads sleep instead
-# of spinning (the loader's threads want those cores), and the C++ libraries log errors only.
+# of spinning (the loader's threads want those cores), and torch and glog log errors only.
 _PROCESS_DEFAULTS = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "GLOG_minloglevel": "2",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TORCH_LOGS": "-all",
 }
 
 # Switches of the interface whose parts come with later versions, and the values that mean "off".

@@ -11,6 +11,7 @@ import warnings
 import pytest
 
 from tzrec import errors
+from tzrec.cli import job
 from tzrec.cli.console import quiet_libraries, run_command, setup_logging
 
 
@@ -100,3 +101,20 @@ def test_libraries_are_quiet_unless_debugging(capsys):
     warnings.warn("noise", UserWarning, stacklevel=1)
     assert logging.getLogger("torchrec").level == logging.ERROR
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("rank", "level", "expected"),
+    [("0", "INFO", "INFO"), ("1", "INFO", "WARNING"), ("1", "DEBUG", "DEBUG")],
+)
+def test_one_process_of_a_job_tells_how_it_goes(monkeypatch, rank, level, expected):
+    for name, value in {
+        "RANK": rank,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "a",
+        "LOG_LEVEL": level,
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(job, "prepare_process", lambda: None)
+    assert job.start().rank == int(rank)
+    assert logging.getLevelName(logging.getLogger("tzrec").level) == expected

@@ -46,14 +46,17 @@ def arrow_type(name: str) -> pa.DataType:
     return {"string": pa.string(), "float": pa.float32()}.get(name) or getattr(pa, name)()
 
 
+def arrow_column(values: list, type: str) -> pa.Array:  # noqa: A002
+    if type.startswith("map"):
+        values = [row and [tuple(pair) for pair in row] for row in values]
+    return pa.array(values, type=arrow_type(type))
+
+
 @pytest.mark.skipif(not VECTORS.exists(), reason="golden vectors are not in this checkout")
 @pytest.mark.parametrize("case", golden_cases())
 def test_golden_data_parser(case):
     parser = DataParser(features_of(*case["feature_configs"]), labels=case["labels"])
-    columns = {
-        name: pa.array(column["values"], type=arrow_type(column["type"]))
-        for name, column in case["input"].items()
-    }
+    columns = {name: arrow_column(**column) for name, column in case["input"].items()}
     parsed = parser.parse(columns)
     expected = case["expected"]["flat"]
     assert parsed.keys() == expected.keys()

@@ -351,3 +351,17 @@ def test_later_formats_are_unsupported(tmp_path):
         create_reader(str(tmp_path))
     with pytest.raises(ConfigError, match="did you mean 'ParquetReader'"):
         create_reader(str(tmp_path), reader_type="ParketReader")
+
+
+def test_a_large_row_group_is_not_held_in_memory(tmp_path):
+    random = np.random.default_rng(0)
+    rows = 1_000_000
+    table = pa.table({f"c{i}": random.integers(0, 1 << 62, size=rows) for i in range(8)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=rows, use_dictionary=False)
+    del table
+    found = ParquetReader(str(tmp_path / "a.parquet"))
+    pool = pa.default_memory_pool()
+    pool.release_unused()
+    before = pool.bytes_allocated()
+    most = max(pool.bytes_allocated() - before for _ in found.to_batches())
+    assert most < 32 << 20  # of 64 MB

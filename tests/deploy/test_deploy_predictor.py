@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from deploy_jobs import MODELS, OUTPUTS, make_rows, write_config
-from tzrec.models.model import PredictWrapper
 
 from tzrec.config import prepare
 from tzrec.constant import Mode
@@ -22,6 +21,7 @@ from tzrec.deploy import Predictor, artefact
 from tzrec.deploy.batch_predict import predict_table
 from tzrec.deploy.export import export_artefact
 from tzrec.errors import DataError, ServingError, Unsupported
+from tzrec.models.model import PredictWrapper
 from tzrec.training.build import build_features, build_model
 
 
@@ -227,6 +227,22 @@ class TestRows:
             predict(rows | {"price": [1.0, "x", {}]})
         with pytest.raises(DataError, match=r"item_id.*40 in row 1 .*outside"):
             predict(rows | {"item_id": [0, 40, 1]})
+
+    def test_errors_of_the_model_come_through(self, jobs):
+        """What the model raises in Python, the compiled model raises as the same class."""
+        job = jobs("MultiTower")
+        long = ";".join(["1"] * 13)
+        rows = make_rows(1).to_pydict() | {"click__item_id": [long], "click__price": [long]}
+        with pytest.raises(DataError, match="row of 13 steps, more than the sum of windows_len"):
+            eager_scores(job.model, job.features, pa.table(rows))
+        with pytest.raises(DataError, match=r"^sequence group click has a row of 13 steps"):
+            job.predictor.predict(rows)
+
+    def test_input_that_the_parser_did_not_make(self, job):
+        parsed = job.predictor.parse(make_rows(2))
+        del parsed["price.values"]
+        with pytest.raises(ServingError, match=r"cannot score a batch: .*price\.values"):
+            job.predictor.forward(parsed)
 
     def test_threads_share_a_predictor(self, job):
         wanted = {n: job.predictor.predict(make_rows(n, seed=n)) for n in range(1, 13)}

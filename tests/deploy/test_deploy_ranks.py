@@ -48,7 +48,7 @@ def test_ranks(tmp_path):
         )
         for rank in range(2)
     ]
-    errors = [rank.communicate(timeout=60)[1] for rank in ranks]
+    errors = [rank.communicate(timeout=300)[1] for rank in ranks]
     assert "rank 1 is broken" in errors[1]
     assert [rank.returncode for rank in ranks] == [1, 1], errors
     files = {

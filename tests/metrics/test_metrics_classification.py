@@ -78,7 +78,9 @@ def test_multiclass_auc(average):
     aucs = [roc_auc_score(labels == c, binned[:, c]) for c in range(4)]
     weights = np.bincount(labels) if average == "weighted" else np.ones(4)
     metric = MulticlassAUC(4, average=average)
-    assert feed(metric, scores, labels) == pytest.approx(np.average(aucs, weights=weights), abs=1e-9)
+    assert feed(metric, scores, labels) == pytest.approx(
+        np.average(aucs, weights=weights), abs=1e-9
+    )
 
 
 def test_multiclass_auc_leaves_missing_classes_out():

@@ -1,5 +1,6 @@
 """Half floats in kernels against NumPy's."""
 
+import numba
 import numpy as np
 
 from tzrec.ops.cpu import jit
@@ -52,3 +53,15 @@ def test_nan_stays_nan():
     halves = np.empty(2, np.uint16)
     to_half(np.array([np.nan, -np.nan], np.float32), halves)
     assert np.isnan(halves.view(np.float16)).all()
+
+
+def test_kernels_compile_where_nothing_can_be_stored(monkeypatch):
+    njit = numba.njit
+
+    def refuse(*args, cache=False, **kwargs):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(*args, **kwargs)
+
+    monkeypatch.setattr(numba, "njit", refuse)
+    assert jit.kernel(lambda x: x + 1)(1) == 2

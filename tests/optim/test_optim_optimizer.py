@@ -205,7 +205,7 @@ def test_parts_have_their_own_formula_and_schedule():
 
 
 def test_ema_comes_later():
-    with pytest.raises(Unsupported, match="dense_optimizer.ema"):
+    with pytest.raises(Unsupported, match=r"dense_optimizer\.ema"):
         build_optimizer(Model(), train_config("adam_optimizer { lr: 0.1 } ema {}"))
 
 
@@ -259,7 +259,7 @@ def test_init_state_changes_nothing(dense):
         assert torch.equal(value, dense_of(prepared)[name])
 
 
-SCALER = "grad_scaler { init_scale: 1024 growth_interval: 2 }"
+SCALER = " grad_scaler { init_scale: 1024 growth_interval: 2 }"
 
 
 @pytest.mark.parametrize("dense", ["adam_optimizer { lr: 0.1 }", "sgd_optimizer { lr: 0.1 }"])
@@ -307,7 +307,7 @@ def sparse_step(more, *, factor=1.0):
 
 
 def test_tables_come_first_and_have_their_schedule():
-    model, optimizer = sparse_step("")
+    _, optimizer = sparse_step("")
     assert optimizer.learning_rates() == pytest.approx([0.5, 0.1])
     assert len(optimizer.schedulers) == 2
     assert "model.ebc.embedding_bags.t.weight" in optimizer.state_dict()["state"]

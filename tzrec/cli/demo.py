@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tzrec.demo.run import add_arguments, run
+import argparse
+
+from tzrec.cli.job import start
+from tzrec.demo.run import add_arguments
+from tzrec.demo.run import run as run_demo
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "add_arguments", "run"]
 
@@ -11,4 +15,11 @@ DESCRIPTION = (
     "exports and predicts, and says what happened."
 )
 EXAMPLES = """\
-  tzrec demo"""
+  tzrec demo
+  tzrec demo --dir /tmp/demo --quick"""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the demo as the commands that it shows would run."""
+    start()
+    return run_demo(args)

@@ -18,12 +18,15 @@ logger = logging.getLogger("tzrec")
 def start() -> Options:
     """Sets up the process: environment, logging, silence of libraries.
 
+    Of several processes, the first one tells how it goes; the others only warn.
+
     Raises:
         ConfigError: an environment variable has a value that it cannot have.
     """
     options = from_environment()
     prepare_process()
-    setup_logging(options.log_level)
+    chatty = options.rank == 0 or options.log_level in ("ERROR", "CRITICAL", "DEBUG")
+    setup_logging(options.log_level if chatty else "WARNING")
     quiet_libraries()
     if options.rank == 0:
         for variable in options.no_effect:

@@ -17,6 +17,7 @@ from tzrec.datasets.writer import BaseWriter
 from tzrec.errors import DataError
 
 _MIN_BLOCK_ROWS = 65536
+_BUFFER_BYTES = 256 << 10
 
 
 class ParquetReader(BaseReader):
@@ -102,7 +103,10 @@ class ParquetReader(BaseReader):
     def _open(self, path: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
         with open_input(path) as source:
             try:
-                file = pq.ParquetFile(source, metadata=metadata)
+                # Without pre_buffer and with a buffer a row group is never in memory as a whole.
+                file = pq.ParquetFile(
+                    source, metadata=metadata, pre_buffer=True, buffer_size=0
+                )
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{path} is not a readable Parquet file: {error}") from error
             with file:

@@ -162,9 +162,9 @@ Done in {seconds:.0f} s.
   {first}   user, item, label and predicted probability
 
 Try next:
-  tzrec train {config} --model_dir {root}/wider \\
+  tzrec train {config} --model-dir {root}/wider \\
       --set model_config.deepfm.deep.hidden_units=[256,128]
-  tzrec eval {config} --eval_input_path {log.paths["test"]}
+  tzrec eval {config} --eval-input-path {log.paths["test"]}
   tzrec check {config} --set data_config.label_fields=[click]     # how an error looks
   tensorboard --logdir {root}/model
 Your own data: docs/own_data.md"""

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tzrec.errors import ExportError, ServingError
+from tzrec import errors
+from tzrec.errors import ExportError, ServingError, TzrecError
 
 CPU = torch.device("cpu")
 
@@ -184,10 +185,31 @@ def load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
 
 
 def run(module: Any, data: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Scores one batch without tracking gradients."""
-    with torch.inference_mode():
-        outputs: dict[str, Tensor] = module(data, device)
-        return outputs
+    """Scores one batch without tracking gradients.
+
+    Raises:
+        TzrecError: the model refuses the batch; of the class that the model in Python raises.
+        ServingError: the batch does not fit the model.
+    """
+    try:
+        with torch.inference_mode():
+            outputs: dict[str, Tensor] = module(data, device)
+            return outputs
+    except (torch.jit.Error, RuntimeError) as error:
+        raise _as_own_error(error) from error
+
+
+def _as_own_error(error: Exception) -> TzrecError:
+    """Takes the cause out of TorchScript's two tracebacks in text."""
+    cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    name, _, message = cause.partition(": ")
+    own = getattr(errors, name.rpartition(".")[2], None) if "tzrec.errors" in name else None
+    if isinstance(own, type) and issubclass(own, TzrecError):
+        return own(message)
+    return ServingError(
+        f"the exported model cannot score a batch: {cause}",
+        hint="its input is what the parser of its own config makes of rows",
+    )
 
 
 @contextlib.contextmanager

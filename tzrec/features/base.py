@@ -14,11 +14,13 @@ from torchrec.modules.embedding_configs import (
     PoolingType,
 )
 
-from tzrec.batch import BASE_DATA_GROUP
 from tzrec.config.messages import which_field
-from tzrec.errors import ConfigError, FeatureError, Unsupported
+from tzrec.errors import ConfigError, DataError, Unsupported, at, did_you_mean
 from tzrec.features.bucketizer import Bucketizer, create_bucketizer
+from tzrec.features.data_group import BASE_DATA_GROUP
+from tzrec.features.defaults import encoded_default
 from tzrec.features.init_fn import InitFn, parse_init_fn
+from tzrec.features.mask import hide_masked_rows
 from tzrec.fg.encoded import (
     MULTIVAL_SEP,
     parse_fg_encoded_dense_feature_impl,
@@ -30,16 +32,19 @@ from tzrec.fg.parsed import Parsed
 from tzrec.registry import Registry
 from tzrec.utils.load_class import get_register_class_meta
 
-_FEATURE_CLASS_MAP: dict[str, type] = {}
-FEATURES = Registry(
+FEATURES: Registry[Any] = Registry(
     "feature",
     {
         "IdFeature": "tzrec.features.id_feature",
         "RawFeature": "tzrec.features.raw_feature",
     },
 )
+_FEATURE_CLASS_MAP: dict[str, type] = {}
 _meta_cls = get_register_class_meta(_FEATURE_CLASS_MAP, FEATURES)
-_SIDES = ("user", "item", "context", "feature", "const")
+
+_SEQUENCE_PREFIX = "sequence_"
+_POOLINGS = {"sum": PoolingType.SUM, "mean": PoolingType.MEAN}
+_DATA_TYPES = {"FP32": DataType.FP32, "FP16": DataType.FP16}
 
 
 class FgMode(enum.Enum):
@@ -51,21 +56,29 @@ class FgMode(enum.Enum):
     FG_BUCKETIZE = 4
 
 
-class BaseFeature(metaclass=_meta_cls):
-    """One feature of a config.
+class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
+    r"""One feature of a config; a subclass per message type, found by its name.
 
     Args:
         feature_config: the `FeatureConfig`, or for a sub-feature its `SeqFeatureConfig`.
         fg_mode: where feature generation happens.
-        fg_encoded_multival_sep: separator of several values in FG_NONE text.
+        fg_encoded_multival_sep: separator of several values in FG_NONE text; None = ``\x03``.
         is_sequence: the values of a row are steps.
         sequence_name: name of the grouped sequence that the feature belongs to.
-        sequence_delim: separator of steps in text.
-        sequence_length: steps that are kept; feature generation cuts, FG_NONE does not.
-        sequence_pk: primary key of a grouped sequence.
+        sequence_delim: separator of steps in text; None takes the message's own.
+        sequence_length: steps that feature generation keeps (FG_NONE keeps all); None takes the
+            message's own, 0 = all.
+        sequence_pk: primary key of a grouped sequence; None = ``user:{sequence_name}``.
+
+    Attributes:
+        feature_config: as given.
+        config: the message inside ``feature_config``.
+        bucketizer: what makes ids and sizes the table; None for plain numbers.
+        data_group: the rows that the feature lives on.
+        reads_sampled_rows: the sampler adds rows to the feature's column.
 
     Raises:
-        FeatureError: the bucketiser's parts disagree.
+        ConfigError: the message contradicts itself.
         Unsupported: ``fg_mode`` is not FG_NONE.
     """
 
@@ -81,36 +94,58 @@ class BaseFeature(metaclass=_meta_cls):
         sequence_length: int | None = None,
         sequence_pk: str | None = None,
     ) -> None:
-        if fg_mode is not FgMode.FG_NONE:
-            raise Unsupported(
-                f"fg_mode {fg_mode.name} comes with feature generation",
-                hint="generate features beforehand and use fg_mode: FG_NONE",
-            )
+        kind = which_field(feature_config, "feature")
+        if kind is None:
+            raise ConfigError("no feature is set; write for example id_feature { … }")
         self.feature_config = feature_config
-        self.config = getattr(feature_config, which_field(feature_config, "feature") or "")
+        self.config: Any = getattr(feature_config, kind)
         self.fg_mode = fg_mode
-        self.fg_encoded_multival_sep = fg_encoded_multival_sep or MULTIVAL_SEP
-        self.is_sequence = is_sequence
+        self.is_sequence = is_sequence or kind.startswith(_SEQUENCE_PREFIX)
         self.sequence_name = sequence_name
-        self.sequence_delim = sequence_delim or ";"
-        self.sequence_length = sequence_length or 0
-        self.sequence_pk = sequence_pk
+        if self.is_sequence and sequence_delim is None:
+            sequence_delim = str(self.config.sequence_delim)
+        self.sequence_delim = sequence_delim
+        if self.is_sequence and sequence_length is None:
+            sequence_length = int(self.config.sequence_length)
+        self.sequence_length = sequence_length
+        self.sequence_pk = sequence_pk or (f"user:{sequence_name}" if sequence_name else None)
+        if fg_encoded_multival_sep is None:
+            fg_encoded_multival_sep = MULTIVAL_SEP
+        self.fg_encoded_multival_sep = fg_encoded_multival_sep
         self.data_group = BASE_DATA_GROUP
-        self.bucketizer: Bucketizer | None = create_bucketizer(self.config)
+        self.reads_sampled_rows = False
+        with at(f"{type(self).__name__}[{self.name}]"):
+            self.bucketizer: Bucketizer | None = create_bucketizer(self.config)
+            self._check()
+
+    def _check(self) -> None:
+        """Raises what is wrong with the config; subclasses add their rules."""
+        if self.fg_mode is not FgMode.FG_NONE:
+            raise Unsupported(
+                f"feature generation (fg_mode: {self.fg_mode.name}) comes with a later version",
+                hint="write encoded columns, one per feature, and use fg_mode: FG_NONE",
+            )
+        if not self.fg_encoded_multival_sep:
+            raise ConfigError("fg_encoded_multival_sep is empty", hint=r'the default is "\x03"')
+        if self.is_sequence and not self.sequence_delim:
+            raise ConfigError("sequence_delim is empty", hint='the default is ";"')
+        if self.has_embedding and self.embedding_dim == 0:
+            raise ConfigError("embedding_dim is missing or 0; the feature is embedded")
+        if self.config.pooling.lower() not in _POOLINGS:
+            raise ConfigError(f"pooling is {self.config.pooling!r}, must be sum or mean")
+        if self.config.data_type not in _DATA_TYPES:
+            raise ConfigError(f"data_type is {self.config.data_type!r}, must be FP32 or FP16")
+        # Computed now, so that what is wrong with them is said before anything starts.
+        _ = self.init_fn, self.fg_encoded_default
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
     @property
     def name(self) -> str:
-        """Name, of a sub-feature ``{sequence_name}__{feature_name}``."""
-        own = self.config.feature_name
+        """Name; of a sub-feature ``{sequence_name}__{feature_name}``."""
+        own = str(self.config.feature_name)
         return f"{self.sequence_name}__{own}" if self.is_grouped_sequence else own
-
-    @property
-    def feature_name(self) -> str:
-        """Name as written in the config."""
-        return self.config.feature_name
 
     @property
     def is_grouped_sequence(self) -> bool:
@@ -119,34 +154,17 @@ class BaseFeature(metaclass=_meta_cls):
 
     @property
     def inputs(self) -> list[str]:
-        """Columns that the feature reads."""
+        """Columns that the feature reads; in FG_NONE the one that is called like it."""
         return [self.name]
 
-    @cached_property
-    def side_inputs(self) -> list[tuple[str, str]]:
-        """(side, column) of each expression; empty where the config has none.
-
-        Raises:
-            ConfigError: an expression is not ``side:column``.
-        """
-        return [self._side_input(text) for text in self._expressions() if text]
-
-    def _expressions(self) -> list[str]:
-        value = getattr(self.config, "expression", "")
-        return [value] if isinstance(value, str) else list(value)
-
-    def _side_input(self, text: str) -> tuple[str, str]:
-        side, separator, column = text.partition(":")
-        if not separator or side not in _SIDES or not column:
-            raise ConfigError(
-                f"feature {self.name!r}: expression {text!r} is not side:column with a side of "
-                + ", ".join(_SIDES)
-            )
-        return side, column
+    @property
+    def has_single_input(self) -> bool:
+        """False for the kinds that combine columns."""
+        return True
 
     @property
     def is_sparse(self) -> bool:
-        """True when values are ids of table rows."""
+        """True when values are ids of table rows, False when they are numbers."""
         return self.bucketizer is not None
 
     @property
@@ -157,116 +175,96 @@ class BaseFeature(metaclass=_meta_cls):
     @property
     def value_dim(self) -> int:
         """Values per row or step; 0 = any number of ids."""
-        return self.config.value_dim if self.config.HasField("value_dim") else 1
+        return int(self.config.value_dim)
 
     @property
     def embedding_dim(self) -> int:
-        """Size of the embedding, 0 = none."""
-        return self.config.embedding_dim
+        """Width of the embedding, 0 = none."""
+        return int(self.config.embedding_dim)
 
     @property
     def output_dim(self) -> int:
-        """Columns that the feature adds to a group."""
-        if self.is_sparse or self.dense_emb_config is not None:
-            return self.embedding_dim
-        return max(self.value_dim, 1)
+        """Width that the feature has in a group."""
+        return self.embedding_dim if self.has_embedding else self.value_dim
 
     @property
     def has_embedding(self) -> bool:
-        """True when a table or a dense-value embedding belongs to the feature."""
+        """True when values are embedded: ids by a table, numbers by autodis or mlp."""
         return self.is_sparse or self.dense_emb_config is not None
 
     @property
     def num_embeddings(self) -> int:
-        """Rows of the table; every id is below it.
+        """Rows of the table, which every id is below; 0 for numbers.
 
         Raises:
-            FeatureError: nothing in the config gives the table a size.
+            ConfigError: nothing in the config of an id feature sizes its table.
         """
-        if self.bucketizer is None:
-            raise FeatureError(
-                f"{type(self).__name__}[{self.name}] needs hash_bucket_size, num_buckets, "
-                "vocab_list, vocab_dict or vocab_file: they give its table a size"
-            )
-        return self.bucketizer.rows
+        if self.bucketizer is not None:
+            return self.bucketizer.rows
+        if not self.is_sparse:
+            return 0
+        raise ConfigError(
+            f"{type(self).__name__}[{self.name}] does not say how many ids it has",
+            hint="set one of hash_bucket_size, num_buckets, vocab_list, vocab_dict, vocab_file",
+        )
 
     @property
     def embedding_name(self) -> str:
         """Name of the table; features with equal names share it."""
-        return self.config.embedding_name or f"{self.name}_emb"
+        return str(self.config.embedding_name) or f"{self.name}_emb"
 
     @property
     def pooling(self) -> str:
-        """``sum`` or ``mean``.
-
-        Raises:
-            ConfigError: the config names another pooling.
-        """
-        pooling = self.config.pooling.lower()
-        if pooling not in ("sum", "mean"):
-            raise ConfigError(
-                f"feature {self.name!r}: pooling is {self.config.pooling!r}; sum or mean"
-            )
-        return pooling
+        """How several ids become one vector: ``sum`` or ``mean``."""
+        return str(self.config.pooling).lower()
 
     @property
     def trainable(self) -> bool:
-        """False freezes the table."""
-        return self.config.trainable
+        """False keeps the table at its initial values."""
+        return bool(self.config.trainable)
 
     @property
     def use_mask(self) -> bool:
         """True when training hides the value in masked rows."""
-        return self.config.use_mask
+        return bool(self.config.use_mask)
 
     @cached_property
     def init_fn(self) -> InitFn | None:
-        """Initialiser of the table; None = uniform ± 1/sqrt(rows)."""
+        """Initialiser of the table; None = TorchRec's, uniform ± 1/sqrt(rows)."""
         return parse_init_fn(self.config.init_fn)
 
     @property
     def data_type(self) -> DataType:
-        """Element type of the table.
-
-        Raises:
-            ConfigError: neither FP32 nor FP16.
-        """
-        if self.config.data_type not in ("FP32", "FP16"):
-            raise ConfigError(
-                f"feature {self.name!r}: data_type is {self.config.data_type!r}; FP32 or FP16"
-            )
-        return DataType[self.config.data_type]
+        """Element type of the table."""
+        return _DATA_TYPES[self.config.data_type]
 
     @property
-    def parameter_constraints(self) -> Any:
-        """The config's ``embedding_constraints``, or None."""
-        has = self.config.HasField("embedding_constraints")
-        return self.config.embedding_constraints if has else None
+    def embedding_constraints(self) -> Any:
+        """The config's ``embedding_constraints`` (sharding types, kernels), or None."""
+        is_set = self.config.HasField("embedding_constraints")
+        return self.config.embedding_constraints if is_set else None
 
     @property
     def emb_bag_config(self) -> EmbeddingBagConfig | None:
-        """The table for pooled look-ups; None for a dense feature."""
-        if not self.is_sparse:
-            return None
-        pooling = PoolingType.MEAN if self.pooling == "mean" else PoolingType.SUM
-        return self._table(EmbeddingBagConfig, pooling=pooling)
+        """The table for pooled look-ups, with ``trainable`` as an attribute; None for numbers.
+
+        Raises:
+            ConfigError: as `num_embeddings`.
+        """
+        return self._table(EmbeddingBagConfig, pooling=_POOLINGS[self.pooling])
 
     @property
     def emb_config(self) -> EmbeddingConfig | None:
-        """The table for un-pooled look-ups; None for a dense feature."""
-        return self._table(EmbeddingConfig) if self.is_sparse else None
+        """The table for un-pooled look-ups, with ``trainable`` as an attribute; None for numbers.
 
-    @property
-    def dense_emb_config(self) -> Any:
-        """The config's ``autodis`` or ``mlp``; None for others and for sequences."""
-        if self.is_sparse or self.is_sequence or "dense_emb" not in _oneofs(self.config):
-            return None
-        kind = which_field(self.config, "dense_emb")
-        return getattr(self.config, kind) if kind else None
+        Raises:
+            ConfigError: as `num_embeddings`.
+        """
+        return self._table(EmbeddingConfig)
 
     def _table(self, cls: type, **more: Any) -> Any:
-        if self.embedding_dim <= 0:
-            raise ConfigError(f"feature {self.name!r} has a table and needs embedding_dim above 0")
+        if not self.is_sparse:
+            return None
         table = cls(
             num_embeddings=self.num_embeddings,
             embedding_dim=self.embedding_dim,
@@ -279,96 +277,73 @@ class BaseFeature(metaclass=_meta_cls):
         table.trainable = self.trainable
         return table
 
+    @property
+    def dense_emb_config(self) -> Any:
+        """The config's ``autodis`` or ``mlp`` message; None without, and for ids and sequences."""
+        if self.is_sparse or self.is_sequence:
+            return None
+        if "dense_emb" not in self.config.DESCRIPTOR.oneofs_by_name:
+            return None
+        kind = which_field(self.config, "dense_emb")
+        return getattr(self.config, kind) if kind else None
+
     @cached_property
     def fg_encoded_default(self) -> list[int] | list[float] | None:
-        """Values of a missing row in FG_NONE; None = a missing row stays empty.
+        """Ids or numbers of a missing value in FG_NONE; None = there is no default.
+
+        That is ``fg_encoded_default_value``; where it is not written and `use_mask` needs one,
+        what feature generation makes of ``default_value``.
+        """
+        return encoded_default(self)
+
+    def encode_default(self, text: str) -> list[int] | list[float]:
+        """Returns what feature generation makes of a ``default_value`` that is not empty.
 
         Raises:
-            ConfigError: the text is no list of numbers, or an id is outside the table.
+            ValueError: the text cannot be encoded.
         """
-        text = self.config.fg_encoded_default_value
-        if not text:
-            return self._mask_default() if self.use_mask else None
-        tokens = text.split(self.fg_encoded_multival_sep)
-        try:
-            if not self.is_sparse:
-                return [float(token) for token in tokens]
-            ids = [int(token) for token in tokens]
-        except ValueError as error:
-            raise ConfigError(
-                f"feature {self.name!r}: fg_encoded_default_value {text!r} is no list of numbers",
-                hint="it is the encoded value: ids of a sparse feature, numbers of a dense one",
-            ) from error
-        rows = self.num_embeddings
-        if any(not 0 <= i < rows for i in ids):
-            raise ConfigError(
-                f"feature {self.name!r}: fg_encoded_default_value {text!r} is outside the table "
-                f"of {rows} rows"
-            )
-        return ids
-
-    def _mask_default(self) -> list[int] | list[float] | None:
-        """What a masked row becomes when the config writes no encoded default."""
-        text = self.config.default_value
-        if not self.is_sparse:
-            numbers = [float(token) for token in text.split(self.config.separator) if token]
-            return numbers if len(numbers) == self.value_dim else numbers * self.value_dim
-        if not text:
-            return None
-        assert self.bucketizer is not None
-        if self.bucketizer.default_id is not None:
-            return [self.bucketizer.default_id]
-        if self.bucketizer.kind == "num_buckets" and text.isdigit():
-            return [int(text) if int(text) < self.bucketizer.rows else 0]
-        raise ConfigError(
-            f"feature {self.name!r} has use_mask and its default_value {text!r} is encoded by "
-            "feature generation",
-            hint="set fg_encoded_default_value to the encoded default",
-        )
+        raise NotImplementedError(f"{type(self).__name__} has no default")
 
     def parse(self, input_data: dict[str, pa.Array], is_training: bool = False) -> Parsed:
-        """Takes the feature's columns apart.
+        """Makes the feature's values of its columns.
 
         Args:
             input_data: column → (B,) array.
-            is_training: unused in FG_NONE.
+            is_training: hides the rows of the mask columns if the feature uses masks.
 
         Raises:
+            DataError: a column is missing.
             FeatureError: a column's type or a value does not fit.
         """
-        column = input_data[self.inputs[0]]
-        separator, default = self.fg_encoded_multival_sep, self.fg_encoded_default
-        if self.is_sequence:
-            return self._parse_sequence(column, separator, default)
+        if is_training and self.use_mask:
+            input_data = hide_masked_rows(self.inputs, self.reads_sampled_rows, input_data)
+        column = _column(input_data, self.inputs[0], self.name)
+        name, separator, default = self.name, self.fg_encoded_multival_sep, self.fg_encoded_default
+        if not self.is_sequence:
+            if self.is_sparse:
+                ids: Any = default
+                return parse_fg_encoded_sparse_feature_impl(
+                    name, column, separator, ids, self.is_weighted
+                )
+            return parse_fg_encoded_dense_feature_impl(
+                name, column, separator, default, self.value_dim
+            )
+        delim = self.sequence_delim or ";"
         if self.is_sparse:
-            return parse_fg_encoded_sparse_feature_impl(
-                self.name, column, separator, default, self.is_weighted
+            ids = default
+            return parse_fg_encoded_sequence_sparse_feature_impl(
+                name, column, delim, separator, ids
             )
-        return parse_fg_encoded_dense_feature_impl(
-            self.name, column, separator, default, value_dim=max(self.value_dim, 1)
+        return parse_fg_encoded_sequence_dense_feature_impl(
+            name, column, delim, separator, default, self.value_dim
         )
 
-    def _parse_sequence(self, column: Any, separator: str, default: Any) -> Parsed:
-        if not self.is_sparse:
-            return parse_fg_encoded_sequence_dense_feature_impl(
-                self.name,
-                column,
-                self.sequence_delim,
-                separator,
-                default,
-                value_dim=max(self.value_dim, 1),
-            )
-        parsed = parse_fg_encoded_sequence_sparse_feature_impl(
-            self.name, column, self.sequence_delim, separator, default
+
+def _column(input_data: dict[str, pa.Array], column: str, feature: str) -> pa.Array:
+    if column not in input_data:
+        raise DataError(
+            f"feature {feature!r}: its column {column!r} is missing"
+            f"{did_you_mean(column, input_data)}",
+            hint=f"there are: {', '.join(input_data)}",
         )
-        if (
-            self.value_dim == 1
-            and parsed.key_lengths is not None
-            and (parsed.key_lengths == 1).all()
-        ):
-            parsed.key_lengths = None
-        return parsed
-
-
-def _oneofs(message: Any) -> set[str]:
-    return set(message.DESCRIPTOR.oneofs_by_name)
+    return input_data[column]

@@ -2,136 +2,196 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from tzrec.errors import FeatureError, Unsupported
+import numpy as np
 
-_RESERVED = 2  # id 0 = default_value, id 1 = out of vocabulary
-_DEFAULT_ID, _OOV_ID = 0, 1
+from tzrec.errors import ConfigError, Unsupported
+from tzrec.fg.hashing import murmur_hash64a
+from tzrec.fg.vocab import read_vocab_file, vocab_path
+
+# Which field sizes the table, and which turns values into ids: the first that is set
+# (reference 04 §4.1.3). They differ for num_buckets beside a vocabulary.
+SIZE_ORDER = (
+    "hash_bucket_size",
+    "num_buckets",
+    "vocab_list",
+    "vocab_dict",
+    "vocab_file",
+    "boundaries",
+)
+ID_ORDER = (
+    "hash_bucket_size",
+    "vocab_list",
+    "vocab_dict",
+    "vocab_file",
+    "num_buckets",
+    "boundaries",
+)
+_GROWING = ("zch", "dynamicemb")
+_DEFAULT_ID, _OOV_ID, _NUM_RESERVED = 0, 1, 2
+_OOV_WORD = "<OOV>"
 
 
 @dataclass(frozen=True)
 class Bucketizer:
-    """How raw values become ids 0 ≤ id < rows.
+    """How values become ids, 0 ≤ id < rows.
 
     Attributes:
-        kind: the field that decides: ``hash_bucket_size``, ``num_buckets``, ``vocab_list``,
-            ``vocab_dict``, ``vocab_file`` or ``boundaries``.
+        kind: the field that makes ids, one of `ID_ORDER`.
         rows: rows of the table.
-        oov_id: id of a value that is not in the vocabulary; None where every value has one.
-        default_id: id of the default value where the kind reserves one.
+        oov_id: id of a word that is not in the vocabulary; None where every value has an id.
+        default_id: id kept for ``default_value``; None where it is bucketised like any value.
     """
 
     kind: str
     rows: int
     oov_id: int | None = None
     default_id: int | None = None
+    _config: Any = field(default=None, repr=False, compare=False)
+
+    def id_of(self, text: str) -> int:
+        """Returns the id of one value, given as text (reference 04 §4.2, rules 1 and 4 to 8).
+
+        Raises:
+            ConfigError: the value is no number and the kind needs one.
+        """
+        if self.kind == "hash_bucket_size":
+            return murmur_hash64a(text.encode()) % self.rows
+        if self.kind == "boundaries":
+            value, edges = np.float32(_number(text, float)), _edges(self._config)
+            return int(np.searchsorted(edges, value, side="right"))
+        if self.kind == "num_buckets":
+            number = _number(text, int)
+            return number if 0 <= number < self.rows else 0
+        return self.vocabulary.get(text, self.oov_id or 0)
+
+    @functools.cached_property
+    def vocabulary(self) -> Mapping[str, int]:
+        """Word → id, reserved ids included; empty where there are no words."""
+        if self.kind == "vocab_list":
+            words = list(self._config.vocab_list)
+            if self.default_id is not None:
+                words = [self._config.default_value, _OOV_WORD, *words]
+            return {word: index for index, word in enumerate(words)}
+        if self.kind == "vocab_dict":
+            ids: dict[str, int] = dict(self._config.vocab_dict)
+            if self.default_id is not None and self._config.default_value:
+                ids[self._config.default_value] = self.default_id
+            return ids
+        return _file_words(self._config) if self.kind == "vocab_file" else {}
 
 
 def create_bucketizer(config: Any) -> Bucketizer | None:
-    """Returns the bucketizer of a feature's message; None when it has none (a dense feature).
-
-    Of several, the first of hash_bucket_size, num_buckets, vocab_list, vocab_dict, vocab_file,
-    boundaries sizes the table; parts that disagree are an error.
+    """Returns the bucketizer of a feature's message; None if nothing in it makes ids.
 
     Raises:
-        FeatureError: the parts disagree, or a vocabulary is unusable.
-        Unsupported: zch and dynamicemb.
+        ConfigError: the parts disagree, or a vocabulary cannot be used.
+        Unsupported: growing tables (zch, dynamicemb).
     """
-    fields = {field.name for field in config.DESCRIPTOR.fields}
-    for growing in ("zch", "dynamicemb"):
-        if growing in fields and config.HasField(growing):
-            raise Unsupported(f"{config.feature_name}: {growing} comes with a later version")
-    found: list[Bucketizer] = []
-    for kind in ("hash_bucket_size", "num_buckets"):
-        if kind in fields and config.HasField(kind):
-            found.append(Bucketizer(kind, getattr(config, kind)))
-    if "vocab_list" in fields and config.vocab_list:
-        found.append(_from_list(config))
-    if "vocab_dict" in fields and config.vocab_dict:
-        found.append(_from_dict(config))
-    if "vocab_file" in fields and config.vocab_file:
-        found.append(_from_file(config))
-    if "boundaries" in fields and config.boundaries:
-        found.append(_from_boundaries(config))
-    if not found:
+    known = config.DESCRIPTOR.fields_by_name
+    for growing in _GROWING:
+        if growing in known and config.HasField(growing):
+            raise Unsupported(f"growing tables ({growing}) come with a later version")
+    makers = {
+        "vocab_list": _from_list,
+        "vocab_dict": _from_dict,
+        "vocab_file": _from_file,
+        "boundaries": _from_boundaries,
+    }
+    parts: dict[str, Bucketizer] = {}
+    for kind in SIZE_ORDER:
+        if kind not in known:
+            continue
+        if kind in ("hash_bucket_size", "num_buckets"):
+            if config.HasField(kind):
+                parts[kind] = _from_size(kind, config)
+        elif getattr(config, kind):
+            parts[kind] = makers[kind](config)
+    if not parts:
         return None
-    _check(config, found)
-    return found[0]
+    size_kind = next(kind for kind in SIZE_ORDER if kind in parts)
+    maker = parts[next(kind for kind in ID_ORDER if kind in parts)]
+    rows = parts[size_kind].rows
+    if maker.rows > rows:
+        raise ConfigError(
+            f"{size_kind} {rows} is smaller than the ids of {maker.kind} "
+            f"(0 to {maker.rows - 1}{', two of them reserved' if _reserves(maker) else ''})",
+            hint=f"drop {size_kind}, or set it to at least {maker.rows}",
+        )
+    return Bucketizer(maker.kind, rows, maker.oov_id, maker.default_id, config)
+
+
+def _reserves(part: Bucketizer) -> bool:
+    return part.kind == "vocab_list" and part.default_id is not None
+
+
+def _from_size(kind: str, config: Any) -> Bucketizer:
+    rows = int(getattr(config, kind))
+    if rows == 0:
+        raise ConfigError(f"{kind} is 0, must be at least 1")
+    return Bucketizer(kind, rows)
 
 
 def _from_list(config: Any) -> Bucketizer:
     if config.HasField("default_bucketize_value"):
-        rows = len(config.vocab_list)
-        return Bucketizer("vocab_list", rows, oov_id=config.default_bucketize_value)
-    rows = len(config.vocab_list) + _RESERVED
-    return Bucketizer("vocab_list", rows, oov_id=_OOV_ID, default_id=_DEFAULT_ID)
+        return _verbatim("vocab_list", len(config.vocab_list), config)
+    rows = len(config.vocab_list) + _NUM_RESERVED
+    return Bucketizer("vocab_list", rows, _OOV_ID, _DEFAULT_ID)
 
 
 def _from_dict(config: Any) -> Bucketizer:
     rows = max(config.vocab_dict.values()) + 1
     if config.HasField("default_bucketize_value"):
-        return Bucketizer("vocab_dict", rows, oov_id=config.default_bucketize_value)
-    return Bucketizer("vocab_dict", max(rows, _RESERVED), oov_id=_OOV_ID, default_id=_DEFAULT_ID)
-
-
-def _from_boundaries(config: Any) -> Bucketizer:
-    boundaries = list(config.boundaries)
-    if any(b <= a for a, b in itertools.pairwise(boundaries)):
-        raise FeatureError(
-            f"{config.feature_name}: boundaries must increase, got {boundaries}",
-        )
-    return Bucketizer("boundaries", len(boundaries) + 1)
+        return _verbatim("vocab_dict", rows, config)
+    # A dictionary may name the reserved ids only, or not even those.
+    return Bucketizer("vocab_dict", max(rows, _NUM_RESERVED), _OOV_ID, _DEFAULT_ID)
 
 
 def _from_file(config: Any) -> Bucketizer:
     if not config.HasField("default_bucketize_value"):
-        raise FeatureError(
-            f"{config.feature_name}: vocab_file needs default_bucketize_value, the id of words "
-            "that are not in the file"
+        raise ConfigError(
+            "vocab_file needs default_bucketize_value, the id of words that are not in the file",
+            hint="for example default_bucketize_value: 0",
         )
-    path = Path(getattr(config, "asset_dir", "")) / config.vocab_file
+    return _verbatim("vocab_file", max(_file_words(config).values()) + 1, config)
+
+
+def _from_boundaries(config: Any) -> Bucketizer:
+    edges = list(config.boundaries)
+    if any(math.isnan(edge) for edge in edges):
+        raise ConfigError("boundaries hold nan")
+    for left, right in itertools.pairwise(edges):
+        if left >= right:
+            raise ConfigError(f"boundaries must ascend, but {right:g} follows {left:g}")
+    return Bucketizer("boundaries", len(edges) + 1)
+
+
+def _verbatim(kind: str, rows: int, config: Any) -> Bucketizer:
+    oov_id = int(config.default_bucketize_value)
+    if oov_id >= rows:
+        raise ConfigError(
+            f"default_bucketize_value {oov_id} is no id of {kind}, which has 0 to {rows - 1}"
+        )
+    return Bucketizer(kind, rows, oov_id)
+
+
+def _file_words(config: Any) -> dict[str, int]:
+    return read_vocab_file(vocab_path(config.asset_dir, config.vocab_file))
+
+
+def _edges(config: Any) -> Any:
+    return np.array(config.boundaries, dtype=np.float32)
+
+
+def _number(text: str, kind: Any) -> Any:
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise FeatureError(
-            f"{config.feature_name}: vocab_file {path} cannot be read: {error}"
-        ) from error
-    lines = [line for line in lines if line]
-    if not lines:
-        raise FeatureError(f"{config.feature_name}: vocab_file {path} has no word")
-    rows = len({line[0] for line in lines})
-    if all(len(line) == 2 for line in lines):
-        rows = _max_id(config, path, lines) + 1
-    return Bucketizer("vocab_file", rows, oov_id=config.default_bucketize_value)
-
-
-def _max_id(config: Any, path: Path, lines: list[list[str]]) -> int:
-    for number, line in enumerate(lines, 1):
-        if not line[1].isdigit():
-            raise FeatureError(
-                f"{config.feature_name}: vocab_file {path}:{number}: {line[1]!r} is not an id"
-            )
-    return max(int(line[1]) for line in lines)
-
-
-def _check(config: Any, found: list[Bucketizer]) -> None:
-    first = found[0]
-    if first.rows <= 0:
-        raise FeatureError(f"{config.feature_name}: {first.kind} must be above 0")
-    for other in found[1:]:
-        if other.rows > first.rows:
-            raise FeatureError(
-                f"{config.feature_name}: {first.kind} gives a table of {first.rows} rows, "
-                f"{other.kind} needs {other.rows}",
-                hint=f"keep one of them, or set {first.kind} to at least {other.rows}",
-            )
-    for part in found:
-        if part.oov_id is not None and part.oov_id >= part.rows:
-            raise FeatureError(
-                f"{config.feature_name}: default_bucketize_value {part.oov_id} is outside "
-                f"{part.kind}, which has {part.rows} rows"
-            )
+        return kind(text)
+    except ValueError as error:
+        what = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{text!r} is not {what}") from error

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import logging
+import posixpath
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
-from tzrec.batch import BASE_DATA_GROUP, CROSS_NEG_DATA_GROUP, NEG_DATA_GROUP
 from tzrec.config.messages import which_field
 from tzrec.errors import ConfigError, Unsupported, at
 from tzrec.features.base import FEATURES, BaseFeature, FgMode
+from tzrec.features.data_group import BASE_DATA_GROUP, CROSS_NEG_DATA_GROUP, NEG_DATA_GROUP
 from tzrec.protos.feature_pb2 import FeatureConfig
 
 _GROUP = "sequence_feature"
-_SEQUENCE_PREFIX = "sequence_"
+
+_logger = logging.getLogger(__name__)
 
 
 def create_features(
@@ -22,87 +25,91 @@ def create_features(
     fg_encoded_multival_sep: str | None = None,
     force_base_data_group: bool = False,
 ) -> list[BaseFeature]:
-    """Creates the features of a config in its order, grouped sequences flattened.
+    r"""Creates the features of a config in its order, grouped sequences flattened.
 
     Args:
         feature_configs: the config's ``feature_configs``.
         fg_mode: where feature generation happens.
-        neg_fields: columns that a sampler adds rows to; features that read one live on the
+        neg_fields: columns that a sampler adds rows to; a feature that reads one lives on the
             rows of the batch and the sampled ones.
-        fg_encoded_multival_sep: separator of several values in FG_NONE text.
+        fg_encoded_multival_sep: separator of several values in FG_NONE text; None = ``\x03``.
         force_base_data_group: puts all features on the rows of the batch.
 
     Raises:
-        ConfigError, FeatureError: a feature is wrong; the location says which.
-        Unsupported: a kind that is not built.
+        ConfigError: a feature is wrong, or two have one name; the location says which.
+        Unsupported: a kind of feature or an fg_mode that is not built.
     """
-    features: list[BaseFeature] = []
+    features: dict[str, BaseFeature] = {}
     for index, config in enumerate(feature_configs):
         with at(f"feature_configs[{index}]"):
-            features += _create(config, fg_mode, fg_encoded_multival_sep)
-    if not force_base_data_group:
-        for feature in features:
-            feature.data_group = _data_group(feature, set(neg_fields or ()))
-    return features
+            for feature in _create(config, fg_mode, fg_encoded_multival_sep):
+                if feature.name in features:
+                    raise ConfigError(f"feature {feature.name!r} is configured twice")
+                features[feature.name] = feature
+                _place(feature, set(neg_fields or ()), force_base_data_group)
+    stubs = [name for name, feature in features.items() if feature.config.stub_type]
+    if stubs:
+        _logger.info("stub features, which have no output: %s", ", ".join(stubs))
+    return [feature for name, feature in features.items() if name not in stubs]
 
 
-def _create(config: FeatureConfig, fg_mode: FgMode, separator: str | None) -> list[BaseFeature]:
+def _create(config: FeatureConfig, fg_mode: FgMode, separator: str | None) -> Iterator[BaseFeature]:
     kind = which_field(config, "feature")
-    if kind is None:
-        raise ConfigError("no feature is set; write for example id_feature { … }")
-    message = getattr(config, kind)
-    if kind == _GROUP:
-        found = []
-        for sub_index, sub in enumerate(message.features):
-            with at(f"{kind}.features[{sub_index}]"):
-                cls = _class_of(sub, which_field(sub, "feature"))
-                found.append(
-                    cls(
-                        sub,
-                        fg_mode,
-                        separator,
-                        is_sequence=True,
-                        sequence_name=message.sequence_name,
-                        sequence_delim=message.sequence_delim,
-                        sequence_length=message.sequence_length,
-                        sequence_pk=message.sequence_pk or f"user:{message.sequence_name}",
-                    )
+    if kind != _GROUP:
+        yield _class_of(config)(config, fg_mode, separator)
+        return
+    group = config.sequence_feature
+    with at(_GROUP):
+        if not group.sequence_name:
+            raise ConfigError("sequence_name is empty")
+        for index, sub in enumerate(group.features):
+            with at(f"features[{index}]"):
+                yield _class_of(sub)(
+                    sub,
+                    fg_mode,
+                    separator,
+                    is_sequence=True,
+                    sequence_name=group.sequence_name,
+                    sequence_delim=group.sequence_delim,
+                    sequence_length=group.sequence_length,
+                    sequence_pk=group.sequence_pk or None,
                 )
-        return found
-    if not kind.startswith(_SEQUENCE_PREFIX):
-        return [_class_of(config, kind)(config, fg_mode, separator)]
-    return [
-        _class_of(config, kind)(
-            config,
-            fg_mode,
-            separator,
-            is_sequence=True,
-            sequence_delim=message.sequence_delim,
-            sequence_length=message.sequence_length,
-        )
-    ]
 
 
-def _class_of(config: Any, kind: str | None) -> Any:
+def _class_of(config: Any) -> type[BaseFeature]:
+    kind = which_field(config, "feature")
     if kind is None:
         raise ConfigError("no feature is set; write for example id_feature { … }")
     name = type(getattr(config, kind)).__name__
     if name not in FEATURES:
-        raise Unsupported(f"{kind} comes with feature generation")
+        raise Unsupported(
+            f"feature kind {kind} comes with a later version",
+            hint="this version has id_feature and raw_feature, and sequences of them",
+        )
     return FEATURES.get(name)
 
 
-def _data_group(feature: BaseFeature, neg_fields: set[str]) -> str:
-    read = {column for _, column in feature.side_inputs} if neg_fields else set()
-    if not read & neg_fields:
-        return BASE_DATA_GROUP
-    return NEG_DATA_GROUP if len(feature.side_inputs) == 1 else CROSS_NEG_DATA_GROUP
+def _place(feature: BaseFeature, neg_fields: set[str], force_base: bool) -> None:
+    """Says which rows the feature lives on (reference 02 §2.7)."""
+    feature.reads_sampled_rows = not neg_fields.isdisjoint(feature.inputs)
+    if force_base or not feature.reads_sampled_rows:
+        feature.data_group = BASE_DATA_GROUP
+    elif feature.has_single_input:
+        feature.data_group = NEG_DATA_GROUP
+    else:
+        feature.data_group = CROSS_NEG_DATA_GROUP
 
 
-def create_feature_configs(features: Sequence[BaseFeature]) -> list[FeatureConfig]:
+def create_feature_configs(
+    features: Sequence[BaseFeature], asset_dir: str | None = None
+) -> list[FeatureConfig]:
     """Returns the configs that `create_features` would make ``features`` from.
 
-    Sub-features of one grouped sequence come back under one ``sequence_feature``.
+    Args:
+        features: in any order; sub-features of one grouped sequence come back under one
+            ``sequence_feature``, where its first one stands.
+        asset_dir: folder that holds the features' files, under their own names, from now on;
+            None keeps the paths.
     """
     configs: list[FeatureConfig] = []
     groups: dict[str, Any] = {}
@@ -111,25 +118,44 @@ def create_feature_configs(features: Sequence[BaseFeature]) -> list[FeatureConfi
             config = FeatureConfig()
             config.CopyFrom(feature.feature_config)
             configs.append(config)
-            continue
-        name = str(feature.sequence_name)
-        if name not in groups:
-            configs.append(FeatureConfig())
-            groups[name] = configs[-1].sequence_feature
-            groups[name].sequence_name = name
-            groups[name].sequence_length = feature.sequence_length
-            groups[name].sequence_delim = feature.sequence_delim
-            groups[name].sequence_pk = str(feature.sequence_pk)
-        groups[name].features.add().CopyFrom(feature.feature_config)
+        else:
+            if feature.sequence_name not in groups:
+                configs.append(FeatureConfig())
+                groups[str(feature.sequence_name)] = _open_group(configs[-1], feature)
+            config = groups[str(feature.sequence_name)].features.add()
+            config.CopyFrom(feature.feature_config)
+        if asset_dir is not None:
+            _move_assets(getattr(config, str(which_field(config, "feature"))), asset_dir)
     return configs
 
 
-def create_fg_json(features: Sequence[BaseFeature], asset_dir: str | None = None) -> dict[str, Any]:
-    """Returns ``fg.json`` of the features.
+def _open_group(config: FeatureConfig, feature: BaseFeature) -> Any:
+    group = config.sequence_feature
+    group.sequence_name = str(feature.sequence_name)
+    group.sequence_length = feature.sequence_length or 0
+    group.sequence_delim = feature.sequence_delim or ""
+    group.sequence_pk = str(feature.sequence_pk)
+    return group
+
+
+def _move_assets(message: Any, asset_dir: str) -> None:
+    if "vocab_file" in message.DESCRIPTOR.fields_by_name and message.vocab_file:
+        message.vocab_file = posixpath.basename(message.vocab_file)
+        message.asset_dir = asset_dir
+
+
+def create_fg_json(features: Sequence[BaseFeature], asset_dir: str | None = None) -> NoReturn:
+    """Returns ``fg.json``, the configuration of feature generation.
+
+    Args:
+        features: what it describes.
+        asset_dir: folder that holds the features' files.
 
     Raises:
-        Unsupported: always; it comes with feature generation.
+        Unsupported: always, as long as there is no feature generation.
     """
+    files = f" with files in {asset_dir}" if asset_dir else ""
     raise Unsupported(
-        f"fg.json of {len(features)} features (asset_dir {asset_dir}) comes with feature generation"
+        f"fg.json of {len(features)} features{files} comes with a later version, as feature "
+        "generation does"
     )

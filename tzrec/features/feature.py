@@ -1,5 +1,7 @@
 """The interface's names around features; `tzrec.features.base` and `.factory` are their home."""
 
+from __future__ import annotations
+
 from tzrec.features.base import BaseFeature, FgMode
 from tzrec.features.factory import create_feature_configs, create_features, create_fg_json
 from tzrec.fg.encoded import (

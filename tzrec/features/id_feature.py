@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from tzrec.errors import ConfigError
 from tzrec.features.base import BaseFeature
 
 
 class IdFeature(BaseFeature):
     """Rows of an embedding table, any number per row (one per step in a sequence)."""
+
+    def _check(self) -> None:
+        super()._check()
+        if not self.is_weighted:
+            return
+        if self.is_sequence:
+            raise ConfigError("weighted is not possible in a sequence", hint="remove weighted")
+        if self.pooling != "sum":
+            raise ConfigError(
+                f"weighted ids are summed, but pooling is {self.pooling}", hint="remove one of them"
+            )
 
     @property
     def is_sparse(self) -> bool:
@@ -16,11 +28,17 @@ class IdFeature(BaseFeature):
     @property
     def is_weighted(self) -> bool:
         """True when each id has a weight (``id:weight``)."""
-        return self.config.weighted
+        return bool(self.config.weighted)
 
     @property
     def value_dim(self) -> int:
         """Ids per row or step, 0 = any number; one per step unless the config says otherwise."""
         if self.config.HasField("value_dim"):
-            return self.config.value_dim
+            return int(self.config.value_dim)
         return 1 if self.is_sequence else 0
+
+    def encode_default(self, text: str) -> list[int]:
+        """Returns the id of the default, which is one word whatever it holds."""
+        if self.bucketizer is None:
+            raise ConfigError("the feature does not say how many ids it has")
+        return [self.bucketizer.id_of(text)]

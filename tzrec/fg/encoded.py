@@ -167,7 +167,7 @@ def _tokens(
     fits: Callable[[pa.DataType], bool],
     takes: str,
 ) -> tuple[pa.Array, Int32Array]:
-    """Returns the flat values of a column, text or of a type that fits, and their number per row."""
+    """Returns the flat values of a column, text or what fits, and their number per row."""
     if columns.is_text(feat.type):
         return columns.split(feat, separator)
     if pa.types.is_null(feat.type):
@@ -248,7 +248,8 @@ def _vectors(
         default = np.asarray(default_value, dtype=np.float32)
         if value_dim not in (None, len(default)):
             raise FeatureError(
-                f"feature {name!r}: the default has {len(default)} numbers, value_dim is {value_dim}"
+                f"feature {name!r}: the default has {len(default)} numbers, but value_dim is "
+                f"{value_dim}"
             )
         value_dim = len(default)
     flat, lengths = _tokens(name, feat, separator, columns.is_number, _NUMBERS)

@@ -19,8 +19,7 @@ class Parsed:
     sparse                  int64 (ids,)             ids per row     None         if weighted
     dense                   float32 (B, value_dim)   None            None         None
     sparse sequence         int64 (ids,)             steps per row   ids per      None
-                                                                     step, if not
-                                                                     always one
+                                                                     step
     dense sequence          float32 (steps,          steps per row   None         None
                             value_dim)
     ======================  =======================  ==============  ===========  =======

@@ -10,7 +10,7 @@ from tzrec.errors import ConfigError
 
 
 class JRCLoss(nn.Module):
-    """``alpha * CE + (1 - alpha) * GE``: calibrated by the first, ranked in a session by the second.
+    """``alpha * CE + (1 - alpha) * GE``: CE calibrates, GE ranks within a session.
 
     CE is the cross entropy of the two logits. GE is a softmax over rows: a positive row i
     competes with the negative rows of its session by the logit of class 1, a negative row with
@@ -55,9 +55,7 @@ class JRCLoss(nn.Module):
         return self._alpha * calibration + (1.0 - self._alpha) * ranking
 
 
-def _logsumexp_by_session(
-    values: Tensor, member: Tensor, session: Tensor
-) -> tuple[Tensor, Tensor]:
+def _logsumexp_by_session(values: Tensor, member: Tensor, session: Tensor) -> tuple[Tensor, Tensor]:
     """Returns for each row the logsumexp over the members of its session, and if there are any."""
     chosen = values.masked_fill(~member, -torch.inf)
     # There are at most B sessions: no need to wait for their number.

@@ -24,6 +24,4 @@ class SoftmaxCrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss of each row (B,) of ``logits`` (B, C) and int64 ``labels`` (B,)."""
-        return F.cross_entropy(
-            logits, labels, reduction="none", label_smoothing=self._smoothing
-        )
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._smoothing)

@@ -58,7 +58,9 @@ class RowsMetric(BaseMetric):
     def _rows(self) -> list[Tensor]:
         """Returns the columns, each (N,); empty ones are float32."""
         columns = [getattr(self, name) for name in self._columns]
-        return [torch.cat(parts) if parts else torch.zeros(0, device=self.device) for parts in columns]
+        return [
+            torch.cat(parts) if parts else torch.zeros(0, device=self.device) for parts in columns
+        ]
 
 
 def world_size() -> int:
@@ -81,7 +83,9 @@ def gather_rows(columns: list[Tensor]) -> list[Tensor]:
         padded = torch.nn.functional.pad(column, (0, most - column.numel()))
         parts = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(parts, padded)
-        result.append(torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)]))
+        result.append(
+            torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
+        )
     return result
 
 

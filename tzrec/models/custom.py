@@ -57,9 +57,7 @@ def dataclass_of(cls: type, values: Mapping[str, Any]) -> Any:
         if name in values:
             with at(name):
                 arguments[name] = _value(kinds[name], values[name])
-        elif (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        ):
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"parameter {name!r} is missing and has no default")
     return cls(**arguments)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tzrec.batch import Batch
 from tzrec.config.messages import config_to_kwargs
+from tzrec.errors import ConfigError
 from tzrec.models.rank_model import RankModel
 from tzrec.modules.mlp import MLP
 
@@ -21,9 +22,11 @@ class MultiTower(RankModel):
         y = Linear(final([MLP_1(group_1), MLP_2(group_2), ...]))
 
     A tower without ``mlp`` passes its group on. Feature groups: those that ``towers`` name.
-    The ranking model of EasyRec's MultiTower; deep crossing (Shan et al., KDD 2016) with a first
-    stage per group.
+    Deep Crossing (Shan et al., KDD 2016) with an MLP per group in front.
     Arguments as of `BaseModel`.
+
+    Raises:
+        ConfigError: two towers read one group.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -33,6 +36,7 @@ class MultiTower(RankModel):
         self.towers: Any = nn.ModuleDict()
         width = 0
         for tower in config.towers:
+            check_new_tower(self.towers, tower.input)
             dim = self.embedding_group.group_total_dim(tower.input)
             self.towers[tower.input], dim = make_tower(dim, tower)
             width += dim
@@ -45,6 +49,15 @@ class MultiTower(RankModel):
         towers = [tower(groups[name]) for name, tower in self.towers.items()]
         output = self.output_mlp(self.final_mlp(torch.cat(towers, dim=1)))
         return self._output_to_prediction(output)
+
+
+def check_new_tower(towers: nn.ModuleDict, name: str) -> None:
+    """Raises a ConfigError if there is a tower of that name."""
+    if name in towers:
+        raise ConfigError(
+            f"two towers read the feature group {name!r}",
+            hint="merge them, or list its features in a second group",
+        )
 
 
 def make_tower(dim: int, config: Any) -> tuple[nn.Module, int]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tzrec.batch import Batch
 from tzrec.config.messages import config_to_kwargs
-from tzrec.models.multi_tower import make_tower
+from tzrec.models.multi_tower import check_new_tower, make_tower
 from tzrec.models.rank_model import RankModel
 from tzrec.modules.mlp import MLP
 from tzrec.modules.sequence import DINEncoder
@@ -26,6 +26,9 @@ class MultiTowerDIN(RankModel):
     Feature groups: those that ``towers`` name, and SEQUENCE groups with a query (the candidate)
     that ``din_towers`` name. The attention is that of arXiv 1706.06978.
     Arguments as of `BaseModel`.
+
+    Raises:
+        ConfigError: two towers read one group, or a sequence group has no query.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -36,12 +39,15 @@ class MultiTowerDIN(RankModel):
         self.din_towers: Any = nn.ModuleDict()
         width = 0
         for tower in config.towers:
+            check_new_tower(self.towers, tower.input)
             dim = self.embedding_group.group_total_dim(tower.input)
             self.towers[tower.input], dim = make_tower(dim, tower)
             width += dim
         for tower in config.din_towers:
-            self.din_towers[tower.input] = self._make_din_tower(tower)
-            width += self.din_towers[tower.input].output_dim()
+            check_new_tower(self.din_towers, tower.input)
+            encoder = self._make_din_tower(tower)
+            self.din_towers[tower.input] = encoder
+            width += encoder.output_dim()
         self.final_mlp = MLP(width, **config_to_kwargs(config.final))
         self.output_mlp = nn.Linear(self.final_mlp.output_dim(), self._num_class)
 

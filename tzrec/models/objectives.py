@@ -141,11 +141,6 @@ _PREDICT = {"binary": _binary, "multiclass": _multiclass, "regression": _regress
 _TARGET = {"binary": _probability, "multiclass": _class_id, "regression": _number}
 
 
-def _accuracy(num_class: int, **kwargs: Any) -> Accuracy:
-    del num_class
-    return Accuracy(**kwargs)
-
-
 def _jrc(session_name: str, **kwargs: Any) -> JRCLoss:
     del session_name
     return JRCLoss(**kwargs)
@@ -197,7 +192,9 @@ def loss_spec(config: LossConfig) -> tuple[str, LossSpec]:
     if name is None:
         raise ConfigError("a loss is empty", hint=f"choose one of {', '.join(LOSSES)}")
     if name not in LOSSES:
-        raise ConfigError(f"loss {name} is not for this model", hint=f"it takes {', '.join(LOSSES)}")
+        raise ConfigError(
+            f"loss {name} is not for this model", hint=f"it takes {', '.join(LOSSES)}"
+        )
     return name, LOSSES[name]
 
 
@@ -279,8 +276,7 @@ def first_ids(batch: Batch, feature: str) -> Tensor:
     names = ids.keys() if ids is not None else []
     if ids is None or feature not in names:
         raise ConfigError(
-            f"rows are grouped by {feature!r}, which is no id feature"
-            f"{did_you_mean(feature, names)}"
+            f"rows are grouped by {feature!r}, which is no id feature{did_you_mean(feature, names)}"
         )
     column = ids[feature]
     values, lengths = column.values(), column.lengths().long()

@@ -141,14 +141,16 @@ class RankModel(BaseModel):
                 f"{type(self).__name__} has no label to learn from",
                 hint="name its column: data_config { label_fields: ... }",
             )
+        self._loss_modules.clear()
         for config in self._base_model_config.losses:
             self._init_loss_impl(config, self._num_class)
 
     def _init_loss_impl(
         self, loss_config: LossConfig, num_class: int = 1, suffix: str = ""
     ) -> None:
-        name, _ = loss_spec(loss_config)
-        self._loss_modules[f"{name}{suffix}"] = build_loss(loss_config, num_class)
+        name = f"{loss_spec(loss_config)[0]}{suffix}"
+        _check_new(self._loss_modules, name, "loss")
+        self._loss_modules[name] = build_loss(loss_config, num_class)
 
     def loss(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Returns the losses of the config and the penalties of the last `build_input`.
@@ -189,9 +191,7 @@ class RankModel(BaseModel):
             suffix: of the task, appended to predictions and loss.
         """
         name, spec = loss_spec(loss_config)
-        target = spec.target(
-            _label(batch, label_name), num_class or self._num_class, label_name
-        )
+        target = spec.target(_label(batch, label_name), num_class or self._num_class, label_name)
         arguments = [predictions[f"{spec.prediction}{suffix}"], target]
         if spec.facts.session:
             session = getattr(getattr(loss_config, name), spec.facts.session)
@@ -207,10 +207,14 @@ class RankModel(BaseModel):
         Raises:
             ConfigError: a metric does not fit the model.
         """
+        self._metric_modules.clear()
+        self._train_metric_modules.clear()
         config = self._base_model_config
-        predicted = {loss_spec(loss)[1].facts.predicts for loss in config.losses}
-        for metric in [*config.metrics, *config.train_metrics]:
-            self._init_metric_impl(metric, self._num_class, predicted=set(predicted))
+        predicted: set[str] = {loss_spec(loss)[1].facts.predicts for loss in config.losses}
+        for metric in config.metrics:
+            self._init_metric_impl(metric, self._num_class, predicted=predicted)
+        for train_metric in config.train_metrics:
+            self._init_metric_impl(train_metric, self._num_class, predicted=predicted)
         for loss in config.losses:
             self._init_loss_metric_impl(loss)
 
@@ -222,9 +226,10 @@ class RankModel(BaseModel):
         predicted: set[str],
         suffix: str = "",
     ) -> None:
-        name, _ = metric_spec(metric_config)
+        name = f"{metric_spec(metric_config)[0]}{suffix}"
         modules = self._modules_of(metric_config)
-        modules[f"{name}{suffix}"] = build_metric(metric_config, num_class, predicted)
+        _check_new(modules, name, "metric")
+        modules[name] = build_metric(metric_config, num_class, predicted)
 
     def update_metric(
         self,
@@ -268,6 +273,11 @@ class RankModel(BaseModel):
         if isinstance(metric_config, TrainMetricConfig):
             return self._train_metric_modules
         return self._metric_modules
+
+
+def _check_new(modules: nn.ModuleDict, name: str, what: str) -> None:
+    if name in modules:
+        raise ConfigError(f"{what} {name} is given twice", hint="remove one of them")
 
 
 def weighted_mean(loss: Tensor, weight: Tensor | None) -> Tensor:

@@ -1,10 +1,10 @@
 """What training, prediction and export put around a model."""
 
-# No postponed annotations: TorchScript compiles those of ScriptWrapper.forward as they are.
+# No postponed annotations: the tracer copies those of ScriptWrapper.forward for TorchScript.
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Dict, Optional, Tuple  # noqa: UP035
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +30,16 @@ class TrainWrapper(nn.Module):
         ConfigError: losses or metrics do not fit the model, or the precision is unknown.
     """
 
+    model: Any
+
     def __init__(
         self,
         module: nn.Module,
-        device: Optional[torch.device] = None,
-        mixed_precision: Optional[str] = None,
+        device: torch.device | None = None,
+        mixed_precision: str | None = None,
     ) -> None:
         super().__init__()
-        self.model: Any = module
+        self.model = module
         self.model.init_loss()
         self.model.init_metric()
         self._device_type = (device or _CPU).type
@@ -45,7 +47,7 @@ class TrainWrapper(nn.Module):
 
     def forward(
         self, batch: Batch
-    ) -> Tuple[Tensor, Tuple[Dict[str, Tensor], Dict[str, Tensor], Batch]]:
+    ) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor], Batch]]:
         """Returns the sum of the losses, and (losses, predictions, batch) without gradients."""
         with _autocast(self._device_type, self._dtype):
             predictions = self.model.predict(batch)
@@ -72,20 +74,22 @@ class PredictWrapper(nn.Module):
         ConfigError: the precision is unknown.
     """
 
+    model: Any
+
     def __init__(
         self,
         module: nn.Module,
-        device: Optional[torch.device] = None,
-        mixed_precision: Optional[str] = None,
-        output_cols: Optional[Sequence[str]] = None,
+        device: torch.device | None = None,
+        mixed_precision: str | None = None,
+        output_cols: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self.model: Any = module
+        self.model = module
         self._device = device or _CPU
         self._dtype = _precision(mixed_precision)
         self._output_cols = list(output_cols) if output_cols is not None else None
 
-    def forward(self, batch: Batch) -> Tuple[Dict[str, Tensor], Batch]:
+    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Batch]:
         """Returns the predictions and the batch.
 
         Raises:
@@ -113,18 +117,19 @@ class ScriptWrapper(nn.Module):
         module: a `BaseModel`.
     """
 
+    model: Any
+
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.model: Any = module
-        self._data_parser = DataParser(
-            self.model.features, sampler_type=self.model.sampler_type
-        )
+        self.model = module
+        self._data_parser = DataParser(self.model.features, sampler_type=self.model.sampler_type)
 
-    def get_batch(self, data: Dict[str, Tensor], device: torch.device = _CPU) -> Batch:
+    def get_batch(self, data: dict[str, Tensor], device: torch.device = _CPU) -> Batch:
         """Builds the batch of the tensors of `DataParser.parse`, on ``device``."""
-        return self._data_parser.to_batch(_OnDevice(data, device), force_no_tile=False)
+        moved: Any = _OnDevice(data, device)
+        return self._data_parser.to_batch(moved)
 
-    def forward(self, data: Dict[str, Tensor], device: torch.device = _CPU) -> Dict[str, Tensor]:
+    def forward(self, data: dict[str, Tensor], device: torch.device = _CPU) -> dict[str, Tensor]:
         """Returns the predictions of ``data`` (``{feature}.values``, ``{feature}.lengths`` …)."""
         batch = self.get_batch(data, device)
         return self.model.predict(batch)
@@ -150,17 +155,17 @@ class _OnDevice(Mapping[str, Tensor]):
         return len(self._data)
 
 
-def _precision(name: Optional[str]) -> Optional[torch.dtype]:
+def _precision(name: str | None) -> torch.dtype | None:
     if name and name not in _PRECISIONS:
         raise ConfigError(f"mixed_precision is {name!r}, it must be BF16, FP16 or empty")
     return _PRECISIONS[name] if name else None
 
 
-def _autocast(device_type: str, dtype: Optional[torch.dtype]) -> Any:
+def _autocast(device_type: str, dtype: torch.dtype | None) -> Any:
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(device_type, dtype=dtype)
 
 
-def _detached(tensors: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def _detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in tensors.items()}

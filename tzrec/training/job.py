@@ -176,11 +176,6 @@ class TrainingJob:
         logger.info(
             "finished\n%s",
             final_summary(
-                trainer,
-                num_rows=progress.num_rows,
-                seconds=progress.seconds,
-                losses=progress.last_losses,
-                metrics=checkpoint.last_metrics,
-                model_dir=self.model_dir,
+                trainer, progress, metrics=checkpoint.last_metrics, model_dir=self.model_dir
             ),
         )

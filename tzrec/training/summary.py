@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tzrec.optim.sparse_parameters import split_sparse_parameters
+from tzrec.training.hooks.progress import ProgressHook
 from tzrec.training.trainer import Trainer
 
 _WIDTH = 14
@@ -50,27 +51,24 @@ def start_summary(
 
 
 def final_summary(
-    trainer: Trainer,
-    *,
-    num_rows: int,
-    seconds: float,
-    losses: dict[str, float],
-    metrics: dict[str, float],
-    model_dir: str | Path,
+    trainer: Trainer, progress: ProgressHook, *, metrics: dict[str, float], model_dir: str | Path
 ) -> str:
     """Returns the lines shown after the last step: rows/s, loss, metrics, where things are."""
-    rate = num_rows / seconds if seconds > 0 else 0.0
+    busy = progress.training_seconds
+    rate = progress.num_rows / busy if busy > 0 else 0.0
     lines = {
-        "steps": f"{trainer.state.step:,} in {seconds:,.1f} s, {rate:,.0f} rows/s"
-        " (evaluation included)",
+        "steps": f"{trainer.state.step:,}",
+        "time": f"{busy:,.1f} s training, {progress.paused_seconds:,.1f} s evaluation",
+        "speed": f"{rate:,.0f} rows/s",
     }
     if trainer.stop_reason:
         lines["stopped"] = trainer.stop_reason
-    if losses:
-        lines["last loss"] = " ".join(f"{key}:{value:.5f}" for key, value in losses.items())
+    if progress.last_losses:
+        lines["last loss"] = _values(progress.last_losses)
     if metrics:
-        lines["evaluation"] = " ".join(f"{key}:{value:.5f}" for key, value in metrics.items())
-    lines["checkpoint"] = f"{model_dir}/model.ckpt-{trainer.state.last_step}"
+        lines["evaluation"] = _values(metrics)
+    if trainer.state.step:
+        lines["checkpoint"] = f"{model_dir}/model.ckpt-{trainer.state.last_step}"
     return _table(lines)
 
 
@@ -91,6 +89,10 @@ def _count_kinds(features: Sequence[Any]) -> str:
             kind = f"{kind} sequence"
         counts[kind] = counts.get(kind, 0) + 1
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def _values(values: dict[str, float]) -> str:
+    return " ".join(f"{key}:{value:.5f}" for key, value in values.items())
 
 
 def _count(rows: int | None) -> str:

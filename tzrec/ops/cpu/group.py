@@ -36,7 +36,7 @@ class RowOptimizer(FusedOptimizer):
                 table.weight: {f"{table.name}.{key}": value for key, value in table.state.items()}
                 for table in tables.values()
             },
-            [{"params": [table.weight for table in tables.values()], "lr": lr}],
+            [{"params": [table.weight for table in tables.values()], "lr": lr}] if tables else [],
         )
 
     @property

@@ -6,6 +6,7 @@ and `store` convert. Import this module inside the function that runs a kernel: 
 
 # No `from __future__ import annotations`: numba's typing decorators look at real objects.
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -15,8 +16,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-# Division by zero gives inf as in NumPy; numba's default check would stop vectorisation.
-kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compiles a kernel at its first call and keeps the machine code on disk.
+
+    The stored code does not notice when a helper in another file changes: touch the kernel's
+    file after changing this one.
+    """
+    # Division by zero gives inf as in NumPy; numba's default check would stop vectorisation.
+    compile_to = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **compile_to)(function)
+    except RuntimeError:  # neither the package nor the home directory can be written to
+        return numba.njit(**compile_to)(function)
 
 
 @intrinsic

@@ -82,18 +82,10 @@ def sum_bag_gradients(
 ) -> Any:
     """Adds the gradient of each bag to the sums of its rows.
 
-    Args:
-        gradient: (B, sum of dims).
-        column: where the feature starts in ``gradient``.
-        ids: as in the lookup.
-        offsets: as in the lookup.
-        weights: as in the lookup.
-        mean: the bag was averaged.
-        slots: (R,) int32; ``slots[row] - base`` is the row's slot if it is not negative.
-        base: see slots; grows from step to step, so that slots need no clearing.
-        rows: (capacity,) int64, row of each slot.
-        sums: (capacity, D) float32, gradient of each slot.
-        count: number of slots in use.
+    gradient is (B, sum of dims), the feature starts at column; slots is (R,) int32, and
+    ``slots[row] - base`` is the row's slot unless it is negative (base grows from step to step,
+    so that slots need no clearing); rows is (capacity,) int64, the row of each slot; sums is
+    (capacity, D) float32, its gradient; count slots are in use.
 
     Returns:
         Number of slots in use.

@@ -59,10 +59,11 @@ class UpdateRule:
     embedding_l2: float = 0.0
 
     @property
-    def is_plain(self) -> bool:
-        """True when the formula works on the gradient as it is."""
-        return (
-            math.isinf(self.max_gradient)
-            and self.embedding_l2 == 0
-            and (self.weight_decay == 0 or self.weight_decay_mode == "none")
-        )
+    def changes_gradient(self) -> bool:
+        """True when an L2 penalty or clipping comes before the optimizer's own formula."""
+        return self.embedding_l2 != 0 or not math.isinf(self.max_gradient)
+
+    @property
+    def decays(self) -> bool:
+        """True when weight decay has an effect."""
+        return self.weight_decay != 0 and self.weight_decay_mode != "none"

@@ -97,7 +97,7 @@ class RowTable:
         assert rule is not None, "a frozen table gets no gradient"
         table = self.array()
         decay = rule.weight_decay if rule.weight_decay_mode == "l2" else 0.0
-        if not rule.is_plain or scale != 1.0:
+        if rule.changes_gradient or scale != 1.0:
             bound, l2 = f32(rule.max_gradient), f32(rule.embedding_l2)
             update.regularise(table, rows, count, sums, f32(scale), l2, bound)
         if decay:

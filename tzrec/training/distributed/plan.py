@@ -19,6 +19,7 @@ from torchrec.distributed.planner.types import (
     KernelConfig,
     ParameterConstraints,
     PlannerError,
+    Topology,
     TopologyFactory,
     TrainerConfig,
 )
@@ -76,19 +77,8 @@ def make_plan(
         sharding_types=list(wanted.sharding_types) or list(_DEFAULT_SHARDING),
         compute_kernels=list(wanted.compute_kernels) or [EmbeddingComputeKernel.FUSED.value],
     )
-    world_size = dist.get_world_size()
-    local_size = get_local_size(world_size) if world_size > 1 else 1
-    topology = TopologyFactory.create_topology(
-        TrainerConfig(
-            world_size=world_size,
-            local_world_size=local_size,
-            hbm_cap_bytes=_gpu_memory(device),
-            ddr_cap_bytes=psutil.virtual_memory().total // local_size,
-        ),
-        kernel_config=KernelConfig(compute_device=device.type),
-    )
     planner = EmbeddingShardingPlanner(
-        topology=topology,
+        topology=_topology(device),
         storage_reservation=FixedPercentageStorageReservation(_RESERVED),
         constraints=dict.fromkeys(tables, limit),
         debug=False,
@@ -99,10 +89,25 @@ def make_plan(
         return planner.collective_plan(model, list(sharders), group)
     except PlannerError as error:
         raise PlanError(
-            f"the embedding tables cannot be placed on {world_size} x {device.type}: {error}",
+            f"the embedding tables cannot be placed on {dist.get_world_size()} x {device.type}: "
+            f"{error}",
             hint="use fewer rows or smaller embeddings, more processes, or other "
             "train_config.global_embedding_constraints",
         ) from error
+
+
+def _topology(device: torch.device) -> Topology:
+    world_size = dist.get_world_size()
+    local_size = get_local_size(world_size) if world_size > 1 else 1
+    return TopologyFactory.create_topology(
+        TrainerConfig(
+            world_size=world_size,
+            local_world_size=local_size,
+            hbm_cap_bytes=_gpu_memory(device),
+            ddr_cap_bytes=psutil.virtual_memory().total // local_size,
+        ),
+        kernel_config=KernelConfig(compute_device=device.type),
+    )
 
 
 def _gpu_memory(device: torch.device) -> int | None:

@@ -67,8 +67,7 @@ def distribute(
         )
     _materialise(model, device)
     trainable, frozen = _sparse_parameters(model)
-    alone = dist.get_world_size() == 1
-    if kernels == "auto" and alone and device.type == "cpu":
+    if kernels == "auto" and device.type == "cpu" and dist.get_world_size() == 1:
         model = _replace_collections(model, rule, {id(weight) for weight in frozen})
         tables: dict[str, nn.Parameter] = {}
     else:
@@ -76,6 +75,20 @@ def distribute(
         _attach(trainable, rule or _FROZEN)
         _attach(frozen, _FROZEN)
         tables = _table_weights(model)
+    wrapped = _wrap(model, tables, device=device, train_config=train_config)
+    if rule is not None and tables:
+        _fill_accumulators(wrapped, rule)
+    return wrapped
+
+
+def _wrap(
+    model: nn.Module,
+    tables: dict[str, nn.Parameter],
+    *,
+    device: torch.device,
+    train_config: TrainConfig | None,
+) -> DistributedModelParallel:
+    """Shards ``tables`` (parameter name → table), keeps their values, wraps the model."""
     initial = {name: weight.detach() for name, weight in tables.items()}
     sharders = create_sharders()
     plan = make_plan(
@@ -85,6 +98,7 @@ def distribute(
         tables=sorted({name.split(".")[-2] for name in tables}),
         constraints=train_config.global_embedding_constraints if train_config else None,
     )
+    alone = dist.get_world_size() == 1
     wrapped = DistributedModelParallel(
         model,
         device=device,
@@ -93,8 +107,6 @@ def distribute(
         data_parallel_wrapper=_OneProcess() if alone else DefaultDataParallelWrapper(),
     )
     _restore(wrapped, initial)
-    if rule is not None and tables:
-        _fill_accumulators(wrapped, rule)
     return wrapped
 
 
@@ -166,8 +178,9 @@ def _refuse_inexact(
         return
     if rule.embedding_l2 != 0:
         raise Unsupported(f"embedding_l2 with {where} comes with a later version")
-    if device.type == "cpu" and (rule.kind == "adam" or not rule.is_plain):
-        what = "" if rule.is_plain else " with gradient_clipping or weight_decay"
+    extras = rule.changes_gradient or rule.decays
+    if device.type == "cpu" and (rule.kind == "adam" or extras):
+        what = " with gradient_clipping or weight_decay" if extras else ""
         raise Unsupported(
             f"sparse optimizer {rule.kind}{what} on a CPU with several processes",
             hint="train in one process, or use sgd, adagrad or rowwise_adagrad as they are",

@@ -29,16 +29,22 @@ class ProgressHook(Hook):
         self._every = max(every, 1)
         self._use_bar = sys.stderr.isatty() if bar is None else bar
         self._bar: Any = None
-        self._started = self._last_time = 0.0
+        self._started = self._last_time = self._paused_at = 0.0
         self._rows_since = 0
         self._steps_before = 0
         self.num_rows = 0
+        self.paused_seconds = 0.0
         self.last_losses: dict[str, float] = {}
 
     @property
     def seconds(self) -> float:
-        """Seconds since the first step."""
+        """Seconds since the first step, evaluations included."""
         return time.monotonic() - self._started
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds since the first step without evaluations."""
+        return self.seconds - self.paused_seconds
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Starts the clock."""
@@ -66,13 +72,25 @@ class ProgressHook(Hook):
         if due or now - self._last_time > _QUIET_SECONDS:
             self._write(trainer, result, now)
 
+    def after_save(self, trainer: Trainer) -> None:
+        """Stops the clock of rows/s while an evaluation runs."""
+        self._paused_at = time.monotonic()
+
+    def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Starts it again."""
+        if self._paused_at:
+            pause = time.monotonic() - self._paused_at
+            self.paused_seconds += pause
+            self._last_time += pause
+            self._paused_at = 0.0
+
     def _write(self, trainer: Trainer, result: StepResult, now: float) -> None:
         self.last_losses = {key: float(value) for key, value in result.losses.items()}
         self.last_losses["total_loss"] = float(result.total_loss)
         rate = self._rows_since / max(now - self._last_time, 1e-9)
         self._last_time, self._rows_since = now, 0
         rates = trainer.optimizer.learning_rates()
-        parts = [f"lr_g{i}:{lr:.5f}" for i, lr in enumerate(rates)]
+        parts = [f"lr_g{i}:{lr:.5g}" for i, lr in enumerate(rates)]
         values = self.last_losses | _floats(trainer.base_model.compute_train_metric())
         parts += [f"{key}:{value:.5f}" for key, value in values.items()]
         if self._bar is not None:
@@ -86,7 +104,7 @@ class ProgressHook(Hook):
 
     def _remaining(self, step: int, total: int) -> float:
         done = max(step - self._steps_before, 1)
-        return self.seconds / done * (total - step)
+        return self.training_seconds / done * (total - step)
 
     def close(self) -> None:
         """Leaves the terminal clean."""

@@ -1,0 +1,263 @@
+"""What every model must do, checked the same way for all (house style 6).
+
+A test file of a model makes a `Case` and calls `check_contract`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import torch
+from google.protobuf import text_format
+from torchrec.fx import Tracer
+
+from tzrec.batch import Batch
+from tzrec.datasets.data_parser import DataParser
+from tzrec.features.feature import create_features
+from tzrec.models.factory import create_model
+from tzrec.models.model import BaseModel, PredictWrapper, ScriptWrapper, TrainWrapper
+from tzrec.protos.model_pb2 import ModelConfig
+from tzrec.protos.pipeline_pb2 import EasyRecConfig
+
+FEATURES = """
+feature_configs { id_feature { feature_name: "user" expression: "user:user" num_buckets: 40 embedding_dim: 8 } }
+feature_configs { id_feature { feature_name: "item" expression: "item:item" num_buckets: 30 embedding_dim: 8 embedding_name: "item_emb" } }
+feature_configs { id_feature { feature_name: "tags" expression: "item:tags" num_buckets: 6 embedding_dim: 8 pooling: "mean" } }
+feature_configs { raw_feature { feature_name: "price" expression: "item:price" } }
+feature_configs {
+  sequence_feature {
+    sequence_name: "click" sequence_length: 6 sequence_delim: ";"
+    features { id_feature { feature_name: "item" expression: "item:item" num_buckets: 30 embedding_dim: 8 embedding_name: "item_emb" } }
+    features { raw_feature { feature_name: "price" expression: "item:price" } }
+  }
+}
+"""
+LABELS = ["clk", "watch", "kind"]
+BCE = "losses { binary_cross_entropy {} }"
+
+# Rows: column → a value (or list) per row.
+Rows = dict[str, list]
+State = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class Case:
+    """A model config and what it computes.
+
+    Attributes:
+        config: text of a ``ModelConfig`` without losses.
+        oracle: (state dict, rows) → (B,) or (B, C) logits, in NumPy.
+    """
+
+    config: str
+    oracle: Callable[[State, Rows], np.ndarray]
+
+
+def make_rows(num_rows: int, seed: int = 0) -> Rows:
+    """Random rows; some have no tags, no history, or a long one."""
+    rng = np.random.default_rng(seed)
+    tags = [list(rng.choice(6, rng.integers(0, 4), replace=False)) for _ in range(num_rows)]
+    history = [list(rng.integers(0, 30, n)) for n in rng.integers(0, 7, num_rows)]
+    return {
+        "user": list(rng.integers(0, 40, num_rows)),
+        "item": list(rng.integers(0, 30, num_rows)),
+        "tags": tags,
+        "price": list(rng.normal(size=num_rows).astype(np.float32)),
+        "click__item": history,
+        "click__price": [list(rng.random(len(h)).round(3)) for h in history],
+        "clk": list(rng.integers(0, 2, num_rows)),
+        "watch": list(rng.normal(size=num_rows).astype(np.float32)),
+        "kind": list(rng.integers(0, 3, num_rows)),
+        "weight": list(rng.random(num_rows).astype(np.float32)),
+    }
+
+
+def make_features() -> list:
+    paths = 'train_input_path: "" eval_input_path: "" model_dir: ""'
+    config = text_format.Parse(paths + FEATURES, EasyRecConfig())
+    return create_features(list(config.feature_configs))
+
+
+def parse(features: list, rows: Rows, labels=(), weights=()) -> dict[str, torch.Tensor]:
+    """Runs rows through the real parser."""
+    columns = dict(rows)
+    columns["tags"] = ["\x03".join(map(str, tags)) for tags in rows["tags"]]
+    for name in ("click__item", "click__price"):
+        columns[name] = [";".join(map(str, steps)) for steps in rows[name]]
+    arrays = {name: pa.array(column) for name, column in columns.items()}
+    return DataParser(features, labels=list(labels), sample_weights=list(weights)).parse(arrays)
+
+
+def make_batch(features: list, rows: Rows, labels=LABELS, weights=("weight",)) -> Batch:
+    parser = DataParser(features, labels=list(labels), sample_weights=list(weights))
+    return parser.to_batch(parse(features, rows, labels, weights))
+
+
+def make_model(config: str, *, seed: int = 0, labels=("clk",), weights=None) -> BaseModel:
+    torch.manual_seed(seed)
+    message = text_format.Parse(config, ModelConfig())
+    return create_model(message, make_features(), list(labels), sample_weights=weights)
+
+
+def state_of(model: torch.nn.Module) -> State:
+    """Weights in float64; embedding tables by their bare name, WIDE ones end in ``_wide``."""
+    state = {}
+    for name, value in model.state_dict().items():
+        for infix, prefix in ((".embedding_bags.", ""), (".embeddings.", "seq:")):
+            if infix in name:
+                name = prefix + name.split(infix)[1].removesuffix(".weight")
+        state[name] = value.double().numpy()
+    return state
+
+
+def train(model: BaseModel, batch: Batch, *, steps: int, lr: float = 0.02) -> list[float]:
+    """Trains on one batch with Adam; returns the losses."""
+    wrapper = TrainWrapper(model)
+    optimizer = torch.optim.Adam(wrapper.parameters(), lr=lr)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss, _ = wrapper(batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# --- the contract ------------------------------------------------------------------------------
+
+
+def check_formula_and_keys(case: Case) -> None:
+    rows = make_rows(33)
+    model = make_model(case.config + BCE).eval()
+    predictions = model.predict(make_batch(model.features, rows))
+    assert list(predictions) == ["logits", "probs"]
+    expected = case.oracle(state_of(model), rows)
+    assert predictions["logits"].shape == predictions["probs"].shape == expected.shape == (33,)
+    np.testing.assert_allclose(predictions["logits"].detach(), expected, rtol=1e-4, atol=1e-5)
+    probs = 1 / (1 + np.exp(-expected))
+    np.testing.assert_allclose(predictions["probs"].detach(), probs, rtol=1e-4, atol=1e-6)
+
+
+def check_several_classes(case: Case) -> None:
+    rows = make_rows(17)
+    model = make_model(
+        case.config + "num_class: 3 losses { softmax_cross_entropy {} }", labels=["kind"]
+    )
+    batch = make_batch(model.features, rows)
+    predictions = model.predict(batch)
+    assert predictions["logits"].shape == predictions["probs"].shape == (17, 3)
+    np.testing.assert_allclose(predictions["probs"].detach().sum(1), np.ones(17), rtol=1e-6)
+    expected = case.oracle(state_of(model), rows)
+    np.testing.assert_allclose(predictions["logits"].detach(), expected, rtol=1e-4, atol=1e-5)
+    losses = train(model, batch, steps=5)
+    assert losses[-1] < losses[0]
+
+
+def check_every_parameter_learns(case: Case) -> None:
+    model = make_model(case.config + BCE)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert before
+    train(model, make_batch(model.features, make_rows(256)), steps=1)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert (parameter.grad != 0).any(), name
+        assert not torch.equal(parameter, before[name]), name
+
+
+def check_overfits(case: Case) -> None:
+    model = make_model(case.config + BCE)
+    batch = make_batch(model.features, make_rows(256))
+    losses = train(model, batch, steps=150)
+    assert losses[0] > 0.5
+    assert losses[-1] < 0.05
+
+
+def check_same_seed_same_bits(case: Case) -> None:
+    runs = []
+    for seed in (1, 1, 2):
+        model = make_model(case.config + BCE, seed=seed)
+        batch = make_batch(model.features, make_rows(64))
+        runs.append((train(model, batch, steps=3), model.state_dict()))
+    (first, a), (second, b), (third, _) = runs
+    assert first == second != third
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def check_save_load(case: Case, path) -> None:
+    model = make_model(case.config + BCE, seed=1)
+    batch = make_batch(model.features, make_rows(64))
+    train(model, batch, steps=2)
+    torch.save(model.state_dict(), path)
+    other = make_model(case.config + BCE, seed=2)
+    assert not torch.equal(model.eval().predict(batch)["logits"], other(batch)["logits"])
+    other.load_state_dict(torch.load(path, weights_only=True))
+    assert torch.equal(model.predict(batch)["logits"], other.eval().predict(batch)["logits"])
+
+
+def script(model: BaseModel) -> torch.jit.ScriptModule:
+    model.set_is_inference(True)
+    wrapper = ScriptWrapper(model).eval()
+    return torch.jit.script(torch.fx.GraphModule(wrapper, Tracer().trace(wrapper)))
+
+
+def check_eager_equals_scripted(case: Case) -> None:
+    model = make_model(case.config + BCE)
+    train(model, make_batch(model.features, make_rows(64)), steps=2)
+    scripted = script(model)
+    # Other numbers of rows than were traced (none were), a single one, no history at all.
+    for num_rows in (64, 1, 7):
+        rows = make_rows(num_rows, seed=num_rows)
+        if num_rows == 7:
+            rows["click__item"] = rows["click__price"] = [[]] * 7
+        batch = make_batch(model.features, rows)
+        eager, _ = PredictWrapper(model)(batch)
+        for device in ({}, {"device": torch.device("cpu")}):
+            found = scripted(parse(model.features, rows), **device)
+            assert list(found) == list(eager)
+            for name, value in eager.items():
+                torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
+
+
+CHECKS = [
+    check_formula_and_keys,
+    check_several_classes,
+    check_every_parameter_learns,
+    check_overfits,
+    check_same_seed_same_bits,
+    check_eager_equals_scripted,
+]
+
+
+# --- NumPy pieces for the oracles --------------------------------------------------------------
+
+
+def embed(table: np.ndarray, ids: list, *, mean: bool = False) -> np.ndarray:
+    """(B, D): sum (or mean) of the rows of each list of ids, or the row of each id."""
+    result = np.zeros((len(ids), table.shape[1]))
+    for i, row in enumerate(ids):
+        found = np.atleast_1d(np.asarray(row, dtype=np.int64))
+        if len(found):
+            result[i] = table[found].mean(0) if mean else table[found].sum(0)
+    return result
+
+
+def linear(state: State, name: str, x: np.ndarray) -> np.ndarray:
+    y = x @ state[f"{name}.weight"].T
+    return y + state[f"{name}.bias"] if f"{name}.bias" in state else y
+
+
+def mlp(state: State, name: str, x: np.ndarray) -> np.ndarray:
+    """ReLU layers without norms."""
+    i = 0
+    while f"{name}.mlp.{i}.perceptron.0.weight" in state:
+        x = np.maximum(linear(state, f"{name}.mlp.{i}.perceptron.0", x), 0)
+        i += 1
+    assert i
+    return x
+
+
+def squeeze(y: np.ndarray) -> np.ndarray:
+    return y[:, 0] if y.shape[1] == 1 else y

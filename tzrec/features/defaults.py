@@ -1,0 +1,87 @@
+"""What a missing value becomes in FG_NONE."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tzrec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tzrec.features.base import BaseFeature
+
+_FIELD = "fg_encoded_default_value"
+
+
+def encoded_default(feature: BaseFeature) -> list[int] | list[float] | None:
+    """Returns the ids or numbers of a missing value, None to leave it empty.
+
+    ``fg_encoded_default_value`` is already encoded, several values separated as in columns. Where
+    it is not written and masks need one, `generated_default` says it.
+
+    Raises:
+        ConfigError: the text is no list of ids of the table, or of value_dim numbers.
+    """
+    config = feature.config
+    if not config.HasField(_FIELD):
+        return generated_default(feature) if feature.use_mask else None
+    text = str(config.fg_encoded_default_value)
+    if not text:
+        return None
+    tokens = text.split(feature.fg_encoded_multival_sep)
+    try:
+        if not feature.is_sparse:
+            return _checked_numbers(feature, [float(token) for token in tokens])
+        return _checked_ids(feature, [int(token) for token in tokens])
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        kind = "an id" if feature.is_sparse else "a number"
+        raise ConfigError(
+            f"{_FIELD} is {text!r}, must be {kind} (several are separated by "
+            f"{feature.fg_encoded_multival_sep!r})",
+            hint="it stands for a value that is already an id or number, not for a raw one",
+        ) from error
+
+
+def _checked_ids(feature: BaseFeature, ids: list[int]) -> list[int]:
+    rows = feature.bucketizer.rows if feature.bucketizer is not None else None
+    bad = [number for number in ids if number < 0 or (rows is not None and number >= rows)]
+    if bad:
+        limit = f"0 to {rows - 1}" if rows is not None else "not negative"
+        raise ConfigError(f"{_FIELD} holds id {bad[0]}, which is not in the table ({limit})")
+    return ids
+
+
+def _checked_numbers(feature: BaseFeature, numbers: list[float]) -> list[float]:
+    if len(numbers) != feature.value_dim:
+        raise ConfigError(
+            f"{_FIELD} holds {len(numbers)} numbers, but value_dim is {feature.value_dim}"
+        )
+    if not all(math.isfinite(number) for number in numbers):
+        raise ConfigError(f"{_FIELD} holds {numbers}, must be finite")
+    return numbers
+
+
+def generated_default(feature: BaseFeature) -> list[int] | list[float] | None:
+    """Returns what feature generation makes of ``default_value`` (reference 04 §4.2, rule 9).
+
+    It is bucketised but not normalised. An empty text is no value, except in sequences and for
+    plain numbers, where it is "0".
+
+    Raises:
+        ConfigError: the text cannot be encoded.
+    """
+    text = str(feature.config.default_value)
+    if not text and (feature.is_sequence or not feature.is_sparse):
+        text = "0"
+    if not text:
+        return None
+    try:
+        return feature.encode_default(text)
+    except ValueError as error:
+        reason = getattr(error, "message", str(error))
+        raise ConfigError(
+            f"use_mask needs a default, and default_value {text!r} cannot be one: {reason}",
+            hint=f"set {_FIELD} to the id or numbers of a masked row",
+        ) from error

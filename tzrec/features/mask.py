@@ -1,0 +1,40 @@
+"""Masks: rows in which training hides a feature's value (reference 02 §2.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tzrec.errors import DataError
+from tzrec.features.data_group import NEG_SAMPLE_MASK, SAMPLE_MASK
+from tzrec.fg.columns import plain
+
+
+def hide_masked_rows(
+    inputs: Sequence[str], reads_sampled_rows: bool, input_data: dict[str, pa.Array]
+) -> dict[str, pa.Array]:
+    """Returns the columns with nulls in the masked rows of the first input that is no map.
+
+    Args:
+        inputs: columns of a feature.
+        reads_sampled_rows: the sampler added rows to them, so the mask of all rows applies.
+        input_data: column → array; without a mask column nothing is hidden.
+
+    Raises:
+        DataError: mask and column have different lengths.
+    """
+    mask = input_data.get(NEG_SAMPLE_MASK if reads_sampled_rows else SAMPLE_MASK)
+    if mask is None:
+        return input_data
+    for name in inputs:
+        if name not in input_data or pa.types.is_map(input_data[name].type):
+            continue
+        column = plain(input_data[name])
+        if len(mask) != len(column):
+            raise DataError(f"column {name!r} has {len(column)} rows, its mask {len(mask)}")
+        hidden = pc.fill_null(plain(mask), False)
+        nothing = pa.scalar(None, column.type)
+        return {**input_data, name: pc.if_else(hidden, nothing, column)}
+    return input_data
