@@ -35,22 +35,66 @@ data_config {{
   shuffle: {shuffle}
   shuffle_buffer_size: 4
 }}
-feature_configs {{ id_feature {{ feature_name: "user_id" expression: "user:user_id" embedding_dim: 8 num_buckets: 40 }} }}
-feature_configs {{ id_feature {{ feature_name: "item_id" expression: "item:item_id" embedding_dim: 8 num_buckets: 30 embedding_name: "item" }} }}
-feature_configs {{ id_feature {{ feature_name: "tags" expression: "item:tags" embedding_dim: 8 num_buckets: 5 pooling: "mean" }} }}
-feature_configs {{ raw_feature {{ feature_name: "price" expression: "item:price" }} }}
+feature_configs {{
+  id_feature {{
+    feature_name: "user_id"
+    expression: "user:user_id"
+    embedding_dim: 8
+    num_buckets: 40
+  }}
+}}
+feature_configs {{
+  id_feature {{
+    feature_name: "item_id"
+    expression: "item:item_id"
+    embedding_dim: 8
+    num_buckets: 30
+    embedding_name: "item"
+  }}
+}}
+feature_configs {{
+  id_feature {{
+    feature_name: "tags"
+    expression: "item:tags"
+    embedding_dim: 8
+    num_buckets: 5
+    pooling: "mean"
+  }}
+}}
+feature_configs {{
+  raw_feature {{
+    feature_name: "price"
+    expression: "item:price"
+  }}
+}}
 feature_configs {{
   sequence_feature {{
     sequence_name: "click"
     sequence_length: 6
     sequence_delim: ";"
-    features {{ id_feature {{ feature_name: "item_id" expression: "item:item_id" embedding_dim: 8 num_buckets: 30 embedding_name: "item" }} }}
+    features {{
+      id_feature {{
+        feature_name: "item_id"
+        expression: "item:item_id"
+        embedding_dim: 8
+        num_buckets: 30
+        embedding_name: "item"
+      }}
+    }}
     features {{ raw_feature {{ feature_name: "price" expression: "item:price" }} }}
   }}
 }}
 model_config {{
-  feature_groups {{ group_name: "deep" feature_names: ["user_id", "item_id", "tags", "price"] group_type: DEEP }}
-  feature_groups {{ group_name: "seq" feature_names: ["item_id", "price", "click__item_id", "click__price"] group_type: SEQUENCE }}
+  feature_groups {{
+    group_name: "deep"
+    feature_names: ["user_id", "item_id", "tags", "price"]
+    group_type: DEEP
+  }}
+  feature_groups {{
+    group_name: "seq"
+    feature_names: ["item_id", "price", "click__item_id", "click__price"]
+    group_type: SEQUENCE
+  }}
   multi_tower_din {{
     towers {{ input: "deep" mlp {{ hidden_units: [16, 8] dropout_ratio: 0.1 }} }}
     din_towers {{ input: "seq" attn_mlp {{ hidden_units: [8] }} }}
@@ -95,7 +139,9 @@ def click_table(num_rows: int, seed: int) -> pa.Table:
 def click_config(tmp_path: Path):
     """Returns ``make(sparse=…, shuffle=…) -> config path``; data lies beside it."""
 
-    def make(sparse: str = "adagrad_optimizer", *, shuffle: bool = True, num_rows: int = 1000) -> Path:
+    def make(
+        sparse: str = "adagrad_optimizer", *, shuffle: bool = True, num_rows: int = 1000
+    ) -> Path:
         pq.write_table(click_table(num_rows, 1), tmp_path / "train.parquet", row_group_size=300)
         pq.write_table(click_table(500, 2), tmp_path / "eval.parquet")
         path = tmp_path / "click.config"

@@ -87,12 +87,13 @@ class Batch(Pipelineable):
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """Returns the batch on ``device``; Arrow columns stay where they are."""
-        moved = self._map(lambda value: value.to(device=device, non_blocking=non_blocking))
+        moved: Any = self._map(lambda v: v.to(device=device, non_blocking=non_blocking))
         return dataclasses.replace(self, **moved)
 
     def pin_memory(self) -> Batch:
         """Returns the batch in page-locked memory."""
-        return dataclasses.replace(self, **self._map(_pin))
+        pinned: Any = self._map(_pin)
+        return dataclasses.replace(self, **pinned)
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Tells the allocator that ``stream`` uses the tensors."""

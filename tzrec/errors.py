@@ -103,7 +103,7 @@ class DistributedError(TzrecError, RuntimeError):
     """Processes of one job do not agree or do not answer."""
 
 
-class Unsupported(TzrecError, NotImplementedError):
+class Unsupported(TzrecError, NotImplementedError):  # noqa: N818 (a name of the interface)
     """The config asks for a part that this version does not have."""
 
     exit_code = 2

@@ -328,7 +328,7 @@ def _prediction_config(
             raise ConfigError(
                 f"--dataset_type: {dataset_type!r}; known are {', '.join(DatasetType.keys())}"
             )
-        edited.data_config.dataset_type = DatasetType.Value(dataset_type)
+        edited.data_config.dataset_type = DatasetType.Value(dataset_type)  # type: ignore[assignment]
     if edit_config_json:
         edit_config(edited, edit_config_json)
     return edited

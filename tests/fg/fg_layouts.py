@@ -8,7 +8,13 @@ TEXT_TYPES = (
     pa.string_view(),
     pa.dictionary(pa.int32(), pa.string()),
 )
-INTEGER_TYPES = (pa.int64(), pa.int32(), pa.int16(), pa.uint32(), pa.dictionary(pa.int8(), pa.int64()))
+INTEGER_TYPES = (
+    pa.int64(),
+    pa.int32(),
+    pa.int16(),
+    pa.uint32(),
+    pa.dictionary(pa.int8(), pa.int64()),
+)
 FLOAT_TYPES = (pa.float32(), pa.float64())
 LISTS = (pa.list_, pa.large_list, pa.list_view)
 

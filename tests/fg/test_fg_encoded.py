@@ -109,7 +109,9 @@ class TestSparse:
         column = pa.array(["1", "2\x033", None, "4"])
         assert ids(sparse(chunked(column, [1, 2]))) == ([1, 2, 3, 4], [1, 2, 0, 1])
         assert ids(sparse(pa.chunked_array([], pa.string()))) == ([], [])
-        words = pa.chunked_array([pa.array(["1"]).dictionary_encode(), pa.array(["2"]).dictionary_encode()])
+        words = pa.chunked_array(
+            [pa.array(["1"]).dictionary_encode(), pa.array(["2"]).dictionary_encode()]
+        )
         assert ids(sparse(words)) == ([1, 2], [1, 1])
 
     def test_plain_ids_are_not_copied(self):
@@ -156,7 +158,9 @@ class TestWeighted:
         assert ids(parsed) == ([4, 0, 1], [1, 2])
         assert parsed.weights.tolist() == [2.5, 1.0, 1.0]
 
-    @pytest.mark.parametrize("data_type", [pa.null(), pa.list_(pa.null()), pa.map_(pa.int64(), pa.float32())])
+    @pytest.mark.parametrize(
+        "data_type", [pa.null(), pa.list_(pa.null()), pa.map_(pa.int64(), pa.float32())]
+    )
     def test_all_null(self, data_type):
         parsed = sparse(pa.array([None, None], data_type), weighted=True)
         assert ids(parsed) == ([], [0, 0])
@@ -209,19 +213,27 @@ class TestDense:
         [pa.array(["1", None]), pa.array(["1", ""]), pa.array([1.0, None]), pa.array([[1], []])],
     )
     def test_missing_without_default(self, column):
-        with pytest.raises(FeatureError, match=r"'price': row 1 of the batch is null or empty") as e:
+        with pytest.raises(
+            FeatureError, match=r"'price': row 1 of the batch is null or empty"
+        ) as e:
             dense(column, dim=1)
         assert "fg_encoded_default_value" in e.value.hint
 
     def test_rows_of_different_length(self):
-        with pytest.raises(FeatureError, match="row 1 of the batch has 1 numbers, but value_dim is 2"):
+        with pytest.raises(
+            FeatureError, match="row 1 of the batch has 1 numbers, but value_dim is 2"
+        ):
             dense(pa.array(["1\x032", "3", "4\x035"]))
         # As many numbers in all as there should be.
-        with pytest.raises(FeatureError, match="row 0 of the batch has 1 numbers, but value_dim is 2"):
+        with pytest.raises(
+            FeatureError, match="row 0 of the batch has 1 numbers, but value_dim is 2"
+        ):
             dense(pa.array(["1", "2\x033\x034"]), dim=2)
 
     def test_numbers_for_a_vector(self):
-        with pytest.raises(FeatureError, match="row 0 of the batch has 1 numbers, but value_dim is 2"):
+        with pytest.raises(
+            FeatureError, match="row 0 of the batch has 1 numbers, but value_dim is 2"
+        ):
             dense(pa.array([1.0, 2.0]), dim=2)
 
     def test_default_of_wrong_length(self):
@@ -314,11 +326,15 @@ class TestSequenceDense:
     def test_empty_step(self):
         column = pa.array(["5", "1;;2"])
         assert seq_dense(column, [7]).values.tolist() == [[5], [1], [7], [2]]
-        with pytest.raises(FeatureError, match="row 1 of the batch has a step that is null or empty"):
+        with pytest.raises(
+            FeatureError, match="row 1 of the batch has a step that is null or empty"
+        ):
             seq_dense(column)
 
     def test_step_of_wrong_length(self):
-        with pytest.raises(FeatureError, match="'seq': row 1 of the batch has a step that has 1 num"):
+        with pytest.raises(
+            FeatureError, match="'seq': row 1 of the batch has a step that has 1 num"
+        ):
             seq_dense(pa.array(["1\x032", "1\x032;3"]), dim=2)
 
     def test_no_rows(self):
@@ -341,7 +357,9 @@ class TestBadValues:
         ],
     )
     def test_ids(self, column, row, value):
-        message = f"feature 'tag': row {row} of the batch holds {value}, which is not a whole number"
+        message = (
+            f"feature 'tag': row {row} of the batch holds {value}, which is not a whole number"
+        )
         with pytest.raises(FeatureError, match=message):
             sparse(column)
 
@@ -388,7 +406,9 @@ class TestBadValues:
         ],
     )
     def test_types_that_are_no_ids(self, column):
-        with pytest.raises(FeatureError, match="'tag' cannot read a column of .*; it takes integers"):
+        with pytest.raises(
+            FeatureError, match=r"'tag' cannot read a column of .*; it takes integers"
+        ):
             sparse(column)
 
     def test_map_of_an_unweighted_feature(self):

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 from google.protobuf import text_format
-from torchrec.fx import Tracer
 
 from tzrec.batch import Batch
 from tzrec.datasets.data_parser import DataParser
+from tzrec.deploy.torchscript import script_model
 from tzrec.features.feature import create_features
 from tzrec.models.factory import create_model
 from tzrec.models.model import BaseModel, PredictWrapper, ScriptWrapper, TrainWrapper
@@ -198,9 +198,9 @@ def check_save_load(case: Case, path) -> None:
 
 
 def script(model: BaseModel) -> torch.jit.ScriptModule:
+    """Puts the model in inference mode and compiles it as the export does."""
     model.set_is_inference(True)
-    wrapper = ScriptWrapper(model).eval()
-    return torch.jit.script(torch.fx.GraphModule(wrapper, Tracer().trace(wrapper)))
+    return script_model(ScriptWrapper(model).eval()).module
 
 
 def check_eager_equals_scripted(case: Case) -> None:

@@ -15,13 +15,19 @@ from models_contract import (
 
 from tzrec.errors import ConfigError
 
-WIDE = 'feature_groups { group_name: "wide" feature_names: ["user", "item", "tags"] group_type: WIDE }'
+WIDE = (
+    'feature_groups { group_name: "wide" feature_names: ["user", "item", "tags"] group_type: WIDE }'
+)
 DEEP = 'feature_groups { group_name: "deep" feature_names: ["user", "item", "tags", "price"] group_type: DEEP }'
-DEEP_IDS = 'feature_groups { group_name: "deep" feature_names: ["user", "item", "tags"] group_type: DEEP }'
+DEEP_IDS = (
+    'feature_groups { group_name: "deep" feature_names: ["user", "item", "tags"] group_type: DEEP }'
+)
 FM = 'feature_groups { group_name: "fm" feature_names: ["user", "tags", "item"] group_type: DEEP }'
 SEQ = 'feature_groups { group_name: "seq" feature_names: ["item", "price", "click__item", "click__price"] group_type: SEQUENCE }'
 USER = 'feature_groups { group_name: "u" feature_names: ["user"] group_type: DEEP }'
-ITEM = 'feature_groups { group_name: "i" feature_names: ["item", "tags", "price"] group_type: DEEP }'
+ITEM = (
+    'feature_groups { group_name: "i" feature_names: ["item", "tags", "price"] group_type: DEEP }'
+)
 
 
 def _wide(state, rows):
@@ -33,7 +39,9 @@ def _wide(state, rows):
 
 def _ids(state, rows, names):
     return [
-        embed(state["item_emb" if name == "item" else f"{name}_emb"], rows[name], mean=name == "tags")
+        embed(
+            state["item_emb" if name == "item" else f"{name}_emb"], rows[name], mean=name == "tags"
+        )
         for name in names
     ]
 
@@ -90,7 +98,9 @@ def _identity_tower(state, rows):
 def _din(state, rows):
     table = state["seq:item_emb"]
     result = np.zeros((len(rows["user"]), 9))
-    for i, (items, prices) in enumerate(zip(rows["click__item"], rows["click__price"], strict=True)):
+    for i, (items, prices) in enumerate(
+        zip(rows["click__item"], rows["click__price"], strict=True)
+    ):
         if not items:
             continue
         query = np.append(table[rows["item"][i]], rows["price"][i])
@@ -190,7 +200,9 @@ def test_a_group_has_one_tower():
 
 
 def test_din_needs_a_query():
-    group = 'feature_groups { group_name: "seq" feature_names: ["click__item"] group_type: SEQUENCE }'
+    group = (
+        'feature_groups { group_name: "seq" feature_names: ["click__item"] group_type: SEQUENCE }'
+    )
     text = 'multi_tower_din { din_towers { input: "seq" attn_mlp { hidden_units: 8 } } %s }' % FINAL
     with pytest.raises(ConfigError, match="query"):
         make_model(group + text)

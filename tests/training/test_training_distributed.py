@@ -212,6 +212,16 @@ def test_frozen_tables_never_move(kernels):
     assert moved == [True, False, True]
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_table_that_the_model_does_not_name_is_frozen(kernels, monkeypatch):
+    monkeypatch.setattr(Model, "sparse_parameters", lambda self: (list(self.ec.parameters()), []))
+    model, optimizer = build(BOTH[0], kernels)
+    before = {name: table(model, name).clone() for name in NAMES}
+    run(model, optimizer, range(2))
+    moved = [not torch.equal(table(model, name), before[name]) for name in NAMES]
+    assert moved == [False, False, True]
+
+
 def test_embedding_l2_pulls_rows_of_the_batch_to_zero():
     plain, optimizer = build(BOTH[0])
     run(plain, optimizer, [0])

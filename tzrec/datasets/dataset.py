@@ -213,23 +213,15 @@ def create_dataloader(
     """
     del debug_level
     _refuse_unsupported(data_config)
-    name = DatasetType.Name(data_config.dataset_type)
-    dataset_class = get_dataset_class(f"{_format_of(input_path, name[: -len('Dataset')])}Dataset")
-    dataset = dataset_class(
+    dataset = _dataset_class(data_config, input_path)(
         data_config, features, input_path, reserved_columns=reserved_columns, mode=mode
     )
     training = mode is Mode.TRAIN
-    size = data_config.batch_size
-    if not training and data_config.HasField("eval_batch_size"):
-        size = data_config.eval_batch_size
-    if size < 1:
-        raise ConfigError(f"data_config: batch size {size} is not at least 1")
-    pin = data_config.pin_memory and mode is not Mode.PREDICT and torch.cuda.is_available()
     return BatchLoader(
         dataset.reader,
         dataset.parser,
         config=SplitConfig(
-            batch_size=size,
+            batch_size=_batch_size(data_config, mode),
             rank=rank,
             world_size=world_size,
             drop_remainder=data_config.drop_remainder and mode is not Mode.PREDICT,
@@ -240,9 +232,28 @@ def create_dataloader(
             num_workers=num_parser_processes(data_config),
             reserved=dataset.reserved,
             mask_prob=data_config.sample_mask_prob if training else 0.0,
-            pin_memory=pin,
+            pin_memory=_pins(data_config, mode),
         ),
     )
+
+
+def _dataset_class(data_config: DataConfig, input_path: str) -> type[BaseDataset]:
+    configured = DatasetType.Name(data_config.dataset_type)
+    found = _format_of(input_path, configured.replace("Dataset", ""))
+    return get_dataset_class(f"{found}Dataset")
+
+
+def _batch_size(data_config: DataConfig, mode: Mode) -> int:
+    size = data_config.batch_size
+    if mode is not Mode.TRAIN and data_config.HasField("eval_batch_size"):
+        size = data_config.eval_batch_size
+    if size < 1:
+        raise ConfigError(f"data_config: batch size {size} is not at least 1")
+    return size
+
+
+def _pins(data_config: DataConfig, mode: Mode) -> bool:
+    return data_config.pin_memory and mode is not Mode.PREDICT and torch.cuda.is_available()
 
 
 def _shuffle_batches(data_config: DataConfig) -> int:

@@ -105,7 +105,7 @@ class ParquetReader(BaseReader):
             try:
                 # Without pre_buffer and with a buffer a row group is never in memory as a whole.
                 file = pq.ParquetFile(
-                    source, metadata=metadata, pre_buffer=True, buffer_size=0
+                    source, metadata=metadata, pre_buffer=False, buffer_size=_BUFFER_BYTES
                 )
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{path} is not a readable Parquet file: {error}") from error

@@ -39,8 +39,8 @@ def run_evaluation(
         num_steps: batches to read, 0 = all.
         num_batches: batches that are expected, for the progress line.
     """
-    wrapped = model.module if hasattr(model, "module") else model
-    base_model: Any = wrapped.model
+    wrapped: Any = model
+    base_model = getattr(wrapped, "module", wrapped).model
     was_training = model.training
     model.eval()
     reported = time.monotonic()

@@ -73,7 +73,7 @@ def restore_trainer(trainer: Trainer, origin: Origin, *, ignore_optimizer: bool 
     log = logger.info if report.exact else logger.warning
     log("weights of %s: %s", origin.checkpoint, report)
     if not ignore_optimizer:
-        trainer.optimizer.init_state()  # type: ignore[attr-defined]
+        trainer.optimizer.init_state()
         optimizer_report = restore_optimizer(trainer.optimizer, origin.checkpoint)
         if not optimizer_report.exact:
             logger.warning("optimizer states of %s: %s", origin.checkpoint, optimizer_report)

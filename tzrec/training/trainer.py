@@ -31,6 +31,15 @@ class Optimizer(Protocol):
     def learning_rates(self) -> list[float]:
         """Current learning rates."""
 
+    def init_state(self) -> None:
+        """Creates the states that the first step would create."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """States of all optimizers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+
 
 class Loader(Protocol):
     """What the loop needs of a data loader (`tzrec.datasets.loader.BatchLoader`)."""
@@ -84,8 +93,8 @@ class Trainer:
     @property
     def base_model(self) -> Any:
         """The `BaseModel` inside the wrappers."""
-        wrapped = self.model.module if hasattr(self.model, "module") else self.model
-        return wrapped.model
+        wrapped: Any = self.model
+        return getattr(wrapped, "module", wrapped).model
 
     @property
     def total_steps(self) -> int | None:

@@ -118,13 +118,19 @@ class _OneProcess(DataParallelWrapper):
 
 
 def _sparse_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Asks the model (below its wrapper) which tables train, or finds out."""
+    """Returns the tables that train, as the model (below its wrapper) says, and all others."""
+    trainable, frozen = split_sparse_parameters(model)
+    every = [*trainable, *frozen]
+    chosen = {id(weight) for weight in trainable}
     for candidate in (model, getattr(model, "model", None)):
         own: Any = getattr(candidate, "sparse_parameters", None)
         if callable(own):
-            trainable, frozen = own()
-            return list(trainable), list(frozen)
-    return split_sparse_parameters(model)
+            chosen = {id(weight) for weight in own()[0]}
+            break
+    return (
+        [weight for weight in every if id(weight) in chosen],
+        [weight for weight in every if id(weight) not in chosen],
+    )
 
 
 def _materialise(model: nn.Module, device: torch.device) -> None:
