@@ -167,11 +167,12 @@ def export(
     Raises:
         TzrecError: config or checkpoint are wrong, or the export differs from the model.
     """
-    from tzrec.deploy.export import export_artefact
+    from tzrec.deploy.export import export_artefact, refuse_existing
     from tzrec.deploy.options import ExportOptions
 
     if item_input_path is not None:
         raise Unsupported("--item_input_path: match models come with a later version")
+    refuse_existing(export_dir)
     export_options = ExportOptions(
         asset_files=tuple(name for name in (asset_files or "").split(",") if name),
         additional_export_config=_json_object(additional_export_config),
@@ -369,6 +370,8 @@ def _predict_table(
             output_columns=[name for name in (output_columns or "").split(",") if name] or None,
             steps=steps,
             threads=threads,
+            debug_features=features if debug_level > 0 else None,
+            timeout=options.predict_queue_timeout,
         )
     logger.info("%s to %s", summary, paths[1])
     logger.info("Predict Finished.")

@@ -6,109 +6,81 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from google.protobuf import text_format
+from features_helpers import config, feature
 
-from tzrec.datasets.data_parser import DataParser
 from tzrec.features import feature as feature_module
-from tzrec.features.feature import create_features
-from tzrec.protos.feature_pb2 import FeatureConfig
+from tzrec.features.defaults import generated_default
+from tzrec.features.feature import BaseFeature
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors" / "fg_vectors.jsonl"
+KINDS = ("id_feature", "raw_feature")
+
+pytestmark = pytest.mark.skipif(not VECTORS.exists(), reason="needs ../shared/vectors")
 
 
-def _cases(kind):
+def cases(kind, fg_modes=("FG_NONE",)):
     if not VECTORS.exists():
         return []
-    cases = [json.loads(line) for line in VECTORS.read_text().splitlines()]
-    return [c for c in cases if c["kind"] == kind and c["fg_mode"] == "FG_NONE"]
+    found = [json.loads(line) for line in VECTORS.read_text(encoding="utf-8").splitlines()]
+    return [
+        case
+        for case in found
+        if case["kind"] == kind
+        and case["fg_mode"] in fg_modes
+        and case.get("feature_config", KINDS[0]).startswith(KINDS)
+    ]
 
 
-def _array(column):
-    text = column["type"].replace("item: ", "").replace("float", "float32")
-    values = column["values"]
-    if text.startswith("map"):
-        key, value = text[4:-1].split(", ")
-        rows = [None if row is None else [tuple(pair) for pair in row] for row in values]
-        return pa.array(rows, pa.map_(_type(key), _type(value)))
-    return pa.array(values, _type(text))
-
-
-def _type(text):
+def arrow_type(text):
+    text = text.replace("item: ", "")
     if text.startswith("list<"):
-        return pa.list_(_type(text[5:-1]))
-    return {"string": pa.string(), "float32": pa.float32()}.get(text) or pa.type_for_alias(text)
+        return pa.list_(arrow_type(text[5:-1]))
+    if text.startswith("map<"):
+        key, value = text[4:-1].split(", ")
+        return pa.map_(arrow_type(key), arrow_type(value))
+    return pa.float32() if text == "float" else pa.type_for_alias(text)
 
 
-def _check(parsed, expected):
-    np.testing.assert_allclose(parsed.values, np.array(expected["values"]), rtol=1e-6)
-    lengths = expected.get("seq_lengths", expected.get("lengths"))
-    if lengths is not None:
-        assert parsed.lengths.tolist() == lengths
-    if "key_lengths" in expected:
-        found = parsed.key_lengths
-        found = np.ones(len(parsed.values)) if found is None else found
-        assert found.tolist() == expected["key_lengths"]
+def arrow(column):
+    rows = column["values"]
+    if column["type"].startswith("map"):
+        rows = [row and [tuple(pair) for pair in row] for row in rows]
+    return pa.array(rows, arrow_type(column["type"]))
+
+
+def check(parsed, expected):
+    np.testing.assert_allclose(parsed.values, np.array(expected["values"]), rtol=1e-7)
+    assert parsed.values.shape == np.array(expected["values"]).shape
+    for key in ("lengths", "key_lengths", "seq_lengths"):
+        if key in expected:
+            assert getattr(parsed, key).tolist() == expected[key]
     if "weights" in expected:
-        np.testing.assert_allclose(parsed.weights, expected["weights"], rtol=1e-6)
+        np.testing.assert_allclose(parsed.weights, expected["weights"], rtol=1e-7)
 
 
-@pytest.mark.skipif(not VECTORS.exists(), reason="needs ../shared/vectors")
-@pytest.mark.parametrize("case", _cases("fg_encoded_parse_fn"), ids=lambda c: c["id"][-40:])
+@pytest.mark.parametrize("case", cases("fg_encoded_parse_fn"), ids=lambda case: case["id"][-40:])
 def test_parse_functions(case):
     function = getattr(feature_module, case["function"])
-    for name, column in case["input"].items():
-        _check(function(name, _array(column), **case["kwargs"]), case["expected"][name])
+    ((name, column),) = case["input"].items()
+    check(function(name, arrow(column), **case["kwargs"]), case["expected"][name])
 
 
-@pytest.mark.skipif(not VECTORS.exists(), reason="needs ../shared/vectors")
-@pytest.mark.parametrize("case", _cases("feature"), ids=lambda c: c["id"][-60:])
+@pytest.mark.parametrize("case", cases("feature"), ids=lambda case: case["id"][-60:])
 def test_features(case):
-    text = case["feature_config"]
-    kind = text.split(" ")[0]
-    if kind not in ("id_feature", "raw_feature"):
-        pytest.skip(f"{kind} comes with feature generation")
-    ((column_name, column),) = case["input"].items()
-    config = FeatureConfig()
-    if "__" in column_name:
-        sequence = column_name.split("__")[0]
-        text = (
-            f'sequence_feature {{ sequence_name: "{sequence}" sequence_length: 50 '
-            f'sequence_delim: ";" features {{ {text} }} }}'
-        )
-    # The cases give no size to their table; any that holds the ids will do.
-    if kind == "id_feature" and "bucket" not in text:
-        text = text.replace("embedding_dim: 16", "embedding_dim: 16 num_buckets: 100")
-    text_format.Merge(text, config)
-    (feature,) = create_features([config])
-    parsed = feature.parse({column_name: _array(column)})
-    _check(parsed, case["expected"][column_name])
+    build = {key: value for key, value in case["build"].items() if key != "fg_mode"}
+    cls = BaseFeature.create_class(case["feature_class"])
+    made = cls(config(case["feature_config"]), fg_encoded_multival_sep="\x03", **build)
+    for name, value in case["meta"].items():
+        assert getattr(made, name) == value, name
+    parsed = made.parse({name: arrow(column) for name, column in case["input"].items()})
+    assert type(parsed).__name__ == case["output_kind"]
+    check(parsed, case["expected"][made.name])
 
 
-@pytest.mark.skipif(not VECTORS.exists(), reason="needs ../shared/vectors")
-@pytest.mark.parametrize("case", _cases("data_parser"), ids=lambda c: c["id"][-40:])
-def test_data_parser(case):
-    configs = []
-    for text in case["feature_configs"]:
-        configs.append(FeatureConfig())
-        text_format.Merge(text, configs[-1])
-    parser = DataParser(create_features(configs), labels=case["labels"])
-    parsed = parser.parse({name: _array(column) for name, column in case["input"].items()})
-    expected = case["expected"]["flat"]
-    assert set(expected) <= set(parsed)
-    for key, values in expected.items():
-        np.testing.assert_allclose(parsed[key].numpy(), np.array(values), rtol=1e-6, err_msg=key)
-    batch = parser.to_batch(parsed)
-    kjt, want = batch.sparse_features["__BASE__"], case["expected"]["kjt"]
-    want = want["sparse_features[__BASE__]"]
-    assert kjt.keys() == want["keys"]
-    assert kjt.values().tolist() == want["values"]
-    assert kjt.lengths().tolist() == want["lengths"]
-    if want["weights"] is None:
-        assert kjt.weights_or_none() is None
-    else:
-        np.testing.assert_allclose(kjt.weights().numpy(), want["weights"], rtol=1e-6)
-    flat = batch.to_dict()
-    for key, values in expected.items():
-        if key.endswith("weights") and f"{key}" not in parsed:
-            continue
-        np.testing.assert_allclose(flat[key].numpy(), np.array(values), rtol=1e-6, err_msg=key)
+@pytest.mark.parametrize(
+    "case", cases("fg_default_value", ("FG_NONE", "FG_NORMAL")), ids=lambda case: case["id"][-60:]
+)
+def test_generated_defaults(case):
+    row = case["expected"]["row"]
+    expected = row if isinstance(row, list) else [] if row is None else [row]
+    assert (generated_default(feature(case["feature_config"])) or []) == expected

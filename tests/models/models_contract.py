@@ -20,18 +20,22 @@ from tzrec.models.model import BaseModel, PredictWrapper, ScriptWrapper, TrainWr
 from tzrec.protos.model_pb2 import ModelConfig
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
-FEATURES = """
-feature_configs { id_feature { feature_name: "user" expression: "user:user" num_buckets: 40 embedding_dim: 8 } }
-feature_configs { id_feature { feature_name: "item" expression: "item:item" num_buckets: 30 embedding_dim: 8 embedding_name: "item_emb" } }
-feature_configs { id_feature { feature_name: "tags" expression: "item:tags" num_buckets: 6 embedding_dim: 8 pooling: "mean" } }
-feature_configs { raw_feature { feature_name: "price" expression: "item:price" } }
-feature_configs {
-  sequence_feature {
+_ITEM = """id_feature { feature_name: "item" expression: "item:item" num_buckets: 30
+  embedding_dim: 8 embedding_name: "item_emb" }"""
+FEATURES = f"""
+feature_configs {{ id_feature {{ feature_name: "user" expression: "user:user"
+  num_buckets: 40 embedding_dim: 8 }} }}
+feature_configs {{ {_ITEM} }}
+feature_configs {{ id_feature {{ feature_name: "tags" expression: "item:tags"
+  num_buckets: 6 embedding_dim: 8 pooling: "mean" }} }}
+feature_configs {{ raw_feature {{ feature_name: "price" expression: "item:price" }} }}
+feature_configs {{
+  sequence_feature {{
     sequence_name: "click" sequence_length: 6 sequence_delim: ";"
-    features { id_feature { feature_name: "item" expression: "item:item" num_buckets: 30 embedding_dim: 8 embedding_name: "item_emb" } }
-    features { raw_feature { feature_name: "price" expression: "item:price" } }
-  }
-}
+    features {{ {_ITEM} }}
+    features {{ raw_feature {{ feature_name: "price" expression: "item:price" }} }}
+  }}
+}}
 """
 LABELS = ["clk", "watch", "kind"]
 BCE = "losses { binary_cross_entropy {} }"
@@ -39,6 +43,15 @@ BCE = "losses { binary_cross_entropy {} }"
 # Rows: column → a value (or list) per row.
 Rows = dict[str, list]
 State = dict[str, np.ndarray]
+
+
+def group(name: str, features: str, kind: str = "DEEP", more: str = "") -> str:
+    """The text of a feature group; ``features`` are separated by blanks."""
+    names = ", ".join(f'"{feature}"' for feature in features.split())
+    return (
+        f'feature_groups {{ group_name: "{name}" feature_names: [{names}] '
+        f"group_type: {kind} {more} }} "
+    )
 
 
 @dataclasses.dataclass

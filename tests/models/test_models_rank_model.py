@@ -1,10 +1,12 @@
 """Losses, weights, metrics and variational dropout of RankModel."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from models_contract import make_batch, make_model, make_rows, script, parse, train
+from models_contract import group, make_batch, make_model, make_rows, parse, script, train
 from sklearn.metrics import log_loss, roc_auc_score
 
 from tzrec.config.specs import LOSSES as LOSS_FACTS
@@ -15,7 +17,7 @@ from tzrec.models.model import TrainWrapper
 from tzrec.models.objectives import LOSSES, METRICS, first_ids
 from tzrec.models.rank_model import weighted_mean
 
-DEEP = 'feature_groups { group_name: "deep" feature_names: ["user", "item", "price"] group_type: DEEP }'
+DEEP = group("deep", "user item price")
 BASE = DEEP + 'multi_tower { towers { input: "deep" } final { hidden_units: 16 } }'
 
 # Loss → its text, number of classes, label.
@@ -131,7 +133,7 @@ def test_jrc_reads_its_session():
         float(_step(_wrapper(text.format(name), num_class=2))[2]) for name in ("user", "item")
     )
     assert by_user != by_item
-    with pytest.raises(ConfigError, match="'usr'.*did you mean 'user'"):
+    with pytest.raises(ConfigError, match=r"'usr'.*did you mean 'user'"):
         _step(_wrapper(text.format("usr"), num_class=2))
 
 
@@ -218,7 +220,9 @@ def test_binary_metrics():
     names = ["auc", "accuracy", "normalized_entropy", "grouped_auc"]
     assert list(metrics) == eval_metric_names(["binary_cross_entropy"], [(n, 0) for n in names])
     loss = log_loss(rows.clk, rows.probs.astype(np.float64))
-    assert metrics["auc"] == pytest.approx(roc_auc_score(rows.clk, rows.probs), abs=2e-3)
+    # Scores between two of the 2000 thresholds are ties.
+    ties = (rows.probs * 1999) // 1
+    assert metrics["auc"] == pytest.approx(roc_auc_score(rows.clk, ties), abs=1e-6)
     assert metrics["accuracy"] == pytest.approx(((rows.probs > 0.5) == rows.clk).mean())
     assert metrics["binary_cross_entropy"] == pytest.approx(loss, rel=1e-5)
     mean = np.full(len(rows), rows.clk.mean())
@@ -233,7 +237,7 @@ def test_two_classes_are_measured_by_the_second():
         metrics { accuracy {} } metrics { multiclass_auc {} } metrics { normalized_entropy {} }
         metrics { grouped_auc { grouping_key: "user" } }"""
     metrics, rows = _evaluate(_wrapper(text, num_class=2))
-    assert metrics["auc"] == pytest.approx(roc_auc_score(rows.clk, rows.probs1), abs=2e-3)
+    assert metrics["auc"] == pytest.approx(roc_auc_score(rows.clk, rows.probs1), abs=5e-3)
     assert metrics["accuracy"] == pytest.approx(((rows.probs1 > 0.5) == rows.clk).mean())
     assert metrics["multiclass_auc"] == pytest.approx(metrics["auc"], abs=2e-2)
     assert metrics["normalized_entropy"] > 0.9
@@ -248,10 +252,17 @@ def test_regression_metrics():
     assert metrics["mean_absolute_error"] == pytest.approx(error.abs().mean(), rel=1e-5)
     assert metrics["mean_squared_error"] == pytest.approx((error**2).mean(), rel=1e-5)
     assert metrics["l2_loss"] == pytest.approx(metrics["mean_squared_error"], rel=1e-5)
-    assert 0.3 < metrics["xauc"] < 0.7
-    shares = [(g.y.rank() - g.y.rank().iloc[::-1].to_numpy()).size for _, g in rows.groupby("user")]
-    assert len(shares) > 10
-    assert 0.2 < metrics["grouped_xauc"] < 0.8
+    shares = [_ordered(rows[a:b]) for a, b in ((0, 64), (64, 97), (97, 102))]
+    assert metrics["xauc"] == pytest.approx(np.mean(shares), abs=1e-6)
+    users = [g for _, g in rows.groupby("user") if len(g) > 1]
+    shares = np.average([_ordered(g) for g in users], weights=[len(g) for g in users])
+    assert metrics["grouped_xauc"] == pytest.approx(shares, abs=1e-6)
+
+
+def _ordered(rows):
+    """The share of pairs of rows whose scores are ordered like their labels."""
+    pairs = itertools.combinations(zip(rows.y, rows.watch, strict=True), 2)
+    return np.mean([(a[0] - b[0]) * (a[1] - b[1]) > 0 for a, b in pairs])
 
 
 def test_metrics_start_afresh_after_compute():
@@ -298,13 +309,11 @@ DROPOUT = "losses { binary_cross_entropy {} } variational_dropout { regularizati
 
 
 def test_variational_dropout_of_groups_with_several_entries():
-    groups = """
-        feature_groups { group_name: "one" feature_names: ["user"] group_type: DEEP }
-        feature_groups { group_name: "deep" feature_names: ["user", "item", "price"] group_type: DEEP
-          sequence_groups { feature_names: ["item", "click__item"] }
-          sequence_encoders { din_encoder { attn_mlp { hidden_units: 4 } } } }
-        feature_groups { group_name: "seq" feature_names: ["item", "click__item"] group_type: SEQUENCE }
-        multi_tower_din {
+    encoded = """sequence_groups { feature_names: ["item", "click__item"] }
+        sequence_encoders { din_encoder { attn_mlp { hidden_units: 4 } } }"""
+    groups = group("one", "user") + group("deep", "user item price", more=encoded)
+    groups += group("seq", "item click__item", "SEQUENCE")
+    groups += """multi_tower_din {
           towers { input: "one" } towers { input: "deep" }
           din_towers { input: "seq" attn_mlp { hidden_units: 4 } } final { hidden_units: 16 }
         }"""
@@ -329,7 +338,7 @@ def test_variational_dropout_scales_at_inference_and_is_exported():
     assert not torch.equal(*noisy)
     model.eval()
     scripted = script(model)
-    assert model._loss_collection.keys() == {"deep_feature_p_loss"} - {"deep_feature_p_loss"}
+    assert not model._loss_collection
     assert torch.equal(model(batch)["logits"], model(batch)["logits"])
     torch.testing.assert_close(
         scripted(parse(model.features, rows))["logits"], model(batch)["logits"].detach()

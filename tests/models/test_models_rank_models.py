@@ -7,6 +7,7 @@ from models_contract import (
     Case,
     check_save_load,
     embed,
+    group,
     linear,
     make_model,
     mlp,
@@ -15,19 +16,13 @@ from models_contract import (
 
 from tzrec.errors import ConfigError
 
-WIDE = (
-    'feature_groups { group_name: "wide" feature_names: ["user", "item", "tags"] group_type: WIDE }'
-)
-DEEP = 'feature_groups { group_name: "deep" feature_names: ["user", "item", "tags", "price"] group_type: DEEP }'
-DEEP_IDS = (
-    'feature_groups { group_name: "deep" feature_names: ["user", "item", "tags"] group_type: DEEP }'
-)
-FM = 'feature_groups { group_name: "fm" feature_names: ["user", "tags", "item"] group_type: DEEP }'
-SEQ = 'feature_groups { group_name: "seq" feature_names: ["item", "price", "click__item", "click__price"] group_type: SEQUENCE }'
-USER = 'feature_groups { group_name: "u" feature_names: ["user"] group_type: DEEP }'
-ITEM = (
-    'feature_groups { group_name: "i" feature_names: ["item", "tags", "price"] group_type: DEEP }'
-)
+WIDE = group("wide", "user item tags", "WIDE")
+DEEP = group("deep", "user item tags price")
+DEEP_IDS = group("deep", "user item tags")
+FM = group("fm", "user tags item")
+SEQ = group("seq", "item price click__item click__price", "SEQUENCE")
+USER = group("u", "user")
+ITEM = group("i", "item tags price")
 
 
 def _wide(state, rows):
@@ -125,35 +120,27 @@ towers { input: "u" mlp { hidden_units: [32, 16] } }
 towers { input: "i" mlp { hidden_units: 16 } }
 """
 FINAL = "final { hidden_units: [32, 16] }"
+BARE_TOWERS = 'towers { input: "u" } towers { input: "i" mlp { hidden_units: 16 } }'
+DIN_TOWER = 'din_towers { input: "seq" attn_mlp { hidden_units: [16, 8] } }'
+TWO_LAYERS = "deep { hidden_units: [32, 8] }"
 CASES = {
-    "wide_and_deep": Case(
-        WIDE + DEEP + "wide_and_deep { deep { hidden_units: [32, 8] } }", _wide_and_deep(False)
-    ),
+    "wide_and_deep": Case(WIDE + DEEP + f"wide_and_deep {{ {TWO_LAYERS} }}", _wide_and_deep(False)),
     "wide_and_deep_final": Case(
-        WIDE + DEEP + "wide_and_deep { deep { hidden_units: [32, 8] } %s }" % FINAL,
+        WIDE + DEEP + f"wide_and_deep {{ {TWO_LAYERS} {FINAL} }}",
         _wide_and_deep(True),
     ),
-    "deepfm": Case(
-        WIDE + DEEP_IDS + "deepfm { deep { hidden_units: [32, 8] } }", _deepfm(False, [])
-    ),
+    "deepfm": Case(WIDE + DEEP_IDS + f"deepfm {{ {TWO_LAYERS} }}", _deepfm(False, [])),
     "deepfm_fm_group_final": Case(
-        WIDE + DEEP + FM + "deepfm { deep { hidden_units: [32, 8] } %s }" % FINAL,
+        WIDE + DEEP + FM + f"deepfm {{ {TWO_LAYERS} {FINAL} }}",
         _deepfm(True, ["user", "tags", "item"]),
     ),
-    "multi_tower": Case(USER + ITEM + "multi_tower { %s %s }" % (TOWERS, FINAL), _multi_tower),
+    "multi_tower": Case(USER + ITEM + f"multi_tower {{ {TOWERS} {FINAL} }}", _multi_tower),
     "multi_tower_without_mlp": Case(
-        USER
-        + ITEM
-        + 'multi_tower { towers { input: "u" } towers { input: "i" mlp { hidden_units: 12 } } %s }'
-        % FINAL,
+        USER + ITEM + f"multi_tower {{ {BARE_TOWERS} {FINAL} }}",
         _identity_tower,
     ),
     "multi_tower_din": Case(
-        USER
-        + ITEM
-        + SEQ
-        + 'multi_tower_din { %s din_towers { input: "seq" attn_mlp { hidden_units: [16, 8] } } %s }'
-        % (TOWERS, FINAL),
+        USER + ITEM + SEQ + f"multi_tower_din {{ {TOWERS} {DIN_TOWER} {FINAL} }}",
         _multi_tower_din,
     ),
 }
@@ -194,15 +181,13 @@ def test_fm_needs_one_width():
 
 
 def test_a_group_has_one_tower():
-    text = USER + 'multi_tower { towers { input: "u" } towers { input: "u" } %s }' % FINAL
+    text = USER + f'multi_tower {{ towers {{ input: "u" }} towers {{ input: "u" }} {FINAL} }}'
     with pytest.raises(ConfigError, match="two towers read the feature group 'u'"):
         make_model(text)
 
 
 def test_din_needs_a_query():
-    group = (
-        'feature_groups { group_name: "seq" feature_names: ["click__item"] group_type: SEQUENCE }'
-    )
-    text = 'multi_tower_din { din_towers { input: "seq" attn_mlp { hidden_units: 8 } } %s }' % FINAL
+    history = group("seq", "click__item", "SEQUENCE")
+    text = f"multi_tower_din {{ {DIN_TOWER} {FINAL} }}"
     with pytest.raises(ConfigError, match="query"):
-        make_model(group + text)
+        make_model(history + text)

@@ -125,7 +125,7 @@ def check_thresholds(thresholds: int) -> int:
 
 def threshold_bins(scores: Tensor, edges: Tensor) -> Tensor:
     """Returns for each score the index of the last threshold that it reaches (int64)."""
-    bins = torch.bucketize(scores.to(edges.dtype), edges, right=True) - 1
+    bins = torch.bucketize(scores.to(edges.dtype).contiguous(), edges, right=True) - 1
     return bins.clamp_(min=0)
 
 

@@ -28,14 +28,27 @@ def split_sparse_parameters(
     return list(trainable.values()), list(frozen.values())
 
 
+def table_configs(module: nn.Module) -> list[Any]:
+    """Returns the `EmbeddingBagConfig`s and `EmbeddingConfig`s below ``module``.
+
+    Works before and after the model was distributed; sizes are those of the whole table.
+    """
+    return [config for config, _ in _collections(module)]
+
+
 def _tables(module: nn.Module) -> Iterator[tuple[Any, nn.Parameter]]:
+    for config, tables in _collections(module):
+        yield config, tables[config.name].weight
+
+
+def _collections(module: nn.Module) -> Iterator[tuple[Any, Any]]:
+    """Yields (config, tables of its collection)."""
     for child in module.modules():
         for configs_name, tables_name in _KINDS:
-            tables: Any = getattr(child, tables_name, None)
+            tables = getattr(child, tables_name, None)
             if not isinstance(tables, nn.ModuleDict):
                 continue
             method = getattr(child, configs_name, None)
             configs: Any = method() if callable(method) else getattr(child, f"_{configs_name}", ())
             for config in configs:
-                table: Any = tables[config.name]
-                yield config, table.weight
+                yield config, tables

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tzrec.optim.sparse_parameters import split_sparse_parameters
+from tzrec.optim.sparse_parameters import split_sparse_parameters, table_configs
 from tzrec.training.hooks.progress import ProgressHook
 from tzrec.training.trainer import Trainer
 
@@ -73,11 +73,11 @@ def final_summary(
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Returns the number of parameters in embedding tables and elsewhere."""
+    """Returns the number of parameters in embedding tables, of all ranks, and elsewhere."""
+    sparse = sum(c.num_embeddings * c.embedding_dim for c in table_configs(model))
     trainable, frozen = split_sparse_parameters(model)
-    sparse_ids = {id(parameter) for parameter in [*trainable, *frozen]}
-    sparse = sum(parameter.numel() for parameter in [*trainable, *frozen])
-    dense = sum(p.numel() for p in model.parameters() if id(p) not in sparse_ids)
+    tables = {id(parameter) for parameter in [*trainable, *frozen]}
+    dense = sum(p.numel() for p in model.parameters() if id(p) not in tables)
     return sparse, dense
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 import tzrec
@@ -133,19 +132,3 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def describe_tables(model: nn.Module) -> dict[str, Any]:
-    """Returns ``{parameter: {rows, dim, dtype}}`` of the embedding tables, for the manifest."""
-    tables = {}
-    for module in model.modules():
-        for attribute in ("embedding_bag_configs", "embedding_configs"):
-            configs = getattr(module, attribute, None)
-            for config in configs() if callable(configs) else []:
-                tables[config.name] = {
-                    "rows": config.num_embeddings,
-                    "dim": config.embedding_dim,
-                    "data_type": config.data_type.name,
-                    "features": list(config.feature_names),
-                }
-    return tables

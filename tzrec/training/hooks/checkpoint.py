@@ -10,6 +10,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from tzrec.errors import CheckpointError
+from tzrec.optim.sparse_parameters import table_configs
 from tzrec.protos.export_pb2 import ExportConfig
 from tzrec.protos.train_pb2 import TrainConfig
 from tzrec.training.checkpoint.find import (
@@ -20,7 +21,6 @@ from tzrec.training.checkpoint.find import (
 )
 from tzrec.training.checkpoint.save import (
     Snapshot,
-    describe_tables,
     save_checkpoint,
     save_data_position,
 )
@@ -146,5 +146,13 @@ def snapshot(trainer: Trainer) -> Snapshot:
             "train_metrics": trainer.base_model.train_metric_state(),
         },
         data=data_position(trainer),
-        tables=describe_tables(trainer.base_model),
+        tables={
+            config.name: {
+                "rows": config.num_embeddings,
+                "dim": config.embedding_dim,
+                "data_type": config.data_type.name,
+                "features": list(config.feature_names),
+            }
+            for config in table_configs(trainer.base_model)
+        },
     )
