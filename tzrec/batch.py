@@ -14,6 +14,8 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 from torchrec.streamable import Pipelineable
 
+from tzrec.constant import BASE_DATA_GROUP, CROSS_NEG_DATA_GROUP, NEG_DATA_GROUP
+
 __all__ = [
     "BASE_DATA_GROUP",
     "CROSS_NEG_DATA_GROUP",
@@ -24,10 +26,6 @@ __all__ = [
     "KeyedTensor",
     "RecordBatchTensor",
 ]
-
-BASE_DATA_GROUP = "__BASE__"
-NEG_DATA_GROUP = "__NEG__"
-CROSS_NEG_DATA_GROUP = "__CNEG__"
 
 
 class RecordBatchTensor:

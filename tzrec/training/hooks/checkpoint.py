@@ -6,9 +6,11 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
+from tzrec.datasets.position import DataPosition
 from tzrec.errors import CheckpointError
 from tzrec.optim.sparse_parameters import table_configs
 from tzrec.protos.export_pb2 import ExportConfig
@@ -129,8 +131,15 @@ class CheckpointHook(Hook):
 
 
 def data_position(trainer: Trainer) -> dict[str, object]:
-    """Returns the data position as it is stored in a checkpoint."""
-    return {"epoch": trainer.state.epoch, "position": trainer.state.position.to_json()}
+    """Returns the data position of all ranks as it is stored in a checkpoint."""
+    position = trainer.state.position
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        of_ranks: list[dict[str, Any]] = [{}] * dist.get_world_size()
+        dist.all_gather_object(of_ranks, position.to_json())
+        position = DataPosition()
+        for rank_position in of_ranks:
+            position.merge(DataPosition.from_json(rank_position))
+    return {"epoch": trainer.state.epoch, "position": position.to_json()}
 
 
 def snapshot(trainer: Trainer) -> Snapshot:
