@@ -14,6 +14,9 @@ import sys
 
 def serve(path):
     """Answers commands until the process is killed."""
+    from tzrec.options import prepare_process
+
+    prepare_process()
     import torchrec  # noqa: F401
 
     import tzrec.main  # noqa: F401

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tzrec.batch import BASE_DATA_GROUP
 from tzrec.errors import FeatureError
+from tzrec.features.mask import hide_masked_rows
 
 
 @dataclass
@@ -40,6 +41,8 @@ class IdFake:
         self.inputs = self.inputs or [self.name]
 
     def parse(self, input_data: dict[str, Any], is_training: bool = False) -> FakeParsed:
+        if is_training and self.use_mask:
+            input_data = hide_masked_rows(self.inputs, False, input_data)
         column = input_data[self.inputs[0]]
         rows = column.to_pylist()
         lists = [r if isinstance(r, list) else [] if r is None else [r] for r in rows]

@@ -13,11 +13,12 @@ import pytest
 from google.protobuf import text_format
 
 from tzrec.constant import Mode
-from tzrec.datasets.data_parser import SAMPLE_MASK, DataParser
+from tzrec.datasets.data_parser import DataParser
 from tzrec.datasets.dataset import create_dataloader
 from tzrec.datasets.locate import columns_of
 from tzrec.errors import DataError, FeatureError
 from tzrec.features.feature import create_features
+from tzrec.features.mask import SAMPLE_MASK
 from tzrec.protos.data_pb2 import DataConfig
 from tzrec.protos.feature_pb2 import FeatureConfig
 
@@ -168,13 +169,14 @@ def test_masked_rows_get_the_default():
         ),
         is_training=True,
     )
-    parsed = parser.parse(
-        {
-            "a": pa.array([1, 2, 3]),
-            "b": pa.array([1.0, 2.0, 3.0]),
-            SAMPLE_MASK: pa.array([False, True, False]),
-        }
-    )
+    columns = {
+        "a": pa.array([1, 2, 3]),
+        "b": pa.array([1.0, 2.0, 3.0]),
+        SAMPLE_MASK: pa.array([False, True, False]),
+    }
+    plain = DataParser(parser.features, is_training=False).parse(columns)
+    assert plain["a.values"].tolist() == [1, 2, 3]
+    parsed = parser.parse(columns)
     assert parsed["a.values"].tolist() == [1, 8, 3]
     assert parsed["b.values"].tolist() == [[1], [-1], [3]]
 

@@ -8,7 +8,7 @@ from datasets_fakes import DenseFake, FakeParsed, FixedFake, IdFake
 from torch import Tensor, nn
 from torchrec.fx import Tracer
 
-from tzrec.datasets.data_parser import SAMPLE_MASK, DataParser
+from tzrec.datasets.data_parser import DataParser
 from tzrec.errors import ConfigError, DataError, FeatureError, Unsupported
 
 
@@ -178,34 +178,6 @@ def test_missing_columns(kind):
     weights = ["wa"] if kind == "weight" else None
     with pytest.raises(DataError, match=r"column 'wa' is missing; did you mean 'w'|is missing"):
         DataParser(features, labels, weights).parse(DATA)
-
-
-def test_masks_null_the_first_input_in_training_only():
-    mask = pa.array([True, False, None])
-    features = [IdFake("a", use_mask=True), IdFake("w")]
-    data = {**DATA, SAMPLE_MASK: mask}
-    masked = DataParser(features, is_training=True).parse(data)
-    assert masked["a.lengths"].tolist() == [0, 0, 1]
-    assert masked["w.lengths"].tolist() == [2, 0, 1]
-    assert DataParser(features).parse(data)["a.lengths"].tolist() == [1, 0, 1]
-    lists = DataParser([IdFake("w", use_mask=True)], is_training=True)
-    assert lists.parse(data)["w.lengths"].tolist() == [0, 0, 1]
-
-
-def test_the_first_input_that_is_no_map_is_masked():
-    class Reading(IdFake):
-        def parse(self, input_data, is_training=False):
-            self.seen = {name: input_data[name].to_pylist() for name in self.inputs}
-            return super().parse({"m": pa.array([0, 0])})
-
-    feature = Reading("f", use_mask=True, inputs=["m", "k"])
-    data = {
-        "m": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())),
-        "k": pa.array(["x", "y"]),
-        SAMPLE_MASK: pa.array([True, False]),
-    }
-    DataParser([feature], is_training=True).parse(data)
-    assert feature.seen == {"m": [[("a", 1)], []], "k": [None, "y"]}
 
 
 def test_a_feature_twice_and_a_sampler():

@@ -5,9 +5,8 @@ import pickle
 import pytest
 from features_helpers import config, feature, id_feature, raw_feature
 
-from tzrec import batch
+from tzrec.constant import BASE_DATA_GROUP, NEG_DATA_GROUP
 from tzrec.errors import ConfigError, Unsupported
-from tzrec.features import data_group
 from tzrec.features.feature import (
     BaseFeature,
     FgMode,
@@ -178,17 +177,12 @@ def test_data_groups():
     def groups(**options):
         return [f.data_group for f in create_features(configs, **options)]
 
-    base, neg = batch.BASE_DATA_GROUP, batch.NEG_DATA_GROUP
+    base, neg = BASE_DATA_GROUP, NEG_DATA_GROUP
     assert groups() == [base] * 4
     assert groups(neg_fields=["cat", "click__price"]) == [neg, base, base, neg]
     assert groups(neg_fields=["cat"], force_base_data_group=True) == [base] * 4
     (forced, *_) = create_features(configs, neg_fields=["cat"], force_base_data_group=True)
     assert forced.reads_sampled_rows
-
-
-def test_names_are_those_of_the_batch():
-    for name in ("BASE_DATA_GROUP", "NEG_DATA_GROUP", "CROSS_NEG_DATA_GROUP"):
-        assert getattr(data_group, name) == getattr(batch, name)
 
 
 def test_configs_come_back():

@@ -7,6 +7,7 @@ from features_helpers import config, feature, id_feature, raw_feature
 
 from tzrec.errors import ConfigError, DataError, FeatureError
 from tzrec.features.feature import create_features
+from tzrec.features.mask import SAMPLE_MASK, hide_masked_rows
 
 SEQUENCE = (
     'sequence_feature {{ sequence_name: "s" sequence_length: 2 sequence_delim: "|" '
@@ -197,6 +198,18 @@ class TestMask:
         made = id_feature("use_mask: true weighted: true")
         columns = {"cat": column, "__SAMPLE_MASK__": pa.array([True])}
         assert ids(made.parse(columns, is_training=True)) == ([1], [1])
+
+    def test_the_first_input_that_is_no_map_is_hidden(self):
+        columns = {
+            "m": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())),
+            "k": pa.array(["x", "y"]),
+            "l": pa.array(["x", "y"]),
+            SAMPLE_MASK: pa.array([True, None]),
+        }
+        hidden = hide_masked_rows(["m", "k", "l"], False, columns)
+        assert hidden["m"] is columns["m"]
+        assert hidden["k"].to_pylist() == [None, "y"]
+        assert hidden["l"] is columns["l"]
 
     def test_sampled_rows_have_a_mask_of_their_own(self):
         (made,) = create_features([config(SUB_ID % "use_mask: true")], neg_fields=["cat"])

@@ -7,7 +7,7 @@ import sys
 def test_no_torch():
     code = (
         "import sys, os; before = dict(os.environ); "
-        "import tzrec.fg.encoded, tzrec.fg.parsed, tzrec.fg.vocab, tzrec.fg.hashing; "
+        "import tzrec.fg.encoded, tzrec.fg.parsed, tzrec.fg.hashing; "
         "assert dict(os.environ) == before; "
         "print([m for m in ('torch', 'torchrec', 'fbgemm_gpu', 'pandas') if m in sys.modules])"
     )

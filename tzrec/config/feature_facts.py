@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from tzrec.config.messages import which_field
+from tzrec.config.vocab import read_vocab_file, vocab_path
+from tzrec.errors import ConfigError
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
 SUPPORTED_KINDS = ("id_feature", "raw_feature")
@@ -106,15 +107,21 @@ class FeatureFacts:
             verbatim = config.HasField("default_bucketize_value")
             return len(config.vocab_list) + (0 if verbatim else RESERVED_WORDS)
         if config.vocab_dict:
-            return max(config.vocab_dict.values()) + 1
+            verbatim = config.HasField("default_bucketize_value")
+            rows = max(config.vocab_dict.values()) + 1
+            return rows if verbatim else max(rows, RESERVED_WORDS)
         if config.HasField("vocab_file"):
-            return vocab_file_rows(self.vocab_path)
+            words = self.file_words
+            return None if isinstance(words, ConfigError) else max(words.values()) + 1
         return None
 
-    @property
-    def vocab_path(self) -> Path:
-        """Where the vocabulary file is."""
-        return Path(self.config.asset_dir) / self.config.vocab_file
+    @functools.cached_property
+    def file_words(self) -> dict[str, int] | ConfigError:
+        """Words of the vocabulary file with their ids, or why it cannot be used."""
+        try:
+            return read_vocab_file(vocab_path(self.config.asset_dir, self.config.vocab_file))
+        except ConfigError as error:
+            return error
 
     @property
     def rows(self) -> int | None:
@@ -153,24 +160,3 @@ def flatten(config: EasyRecConfig) -> Iterator[FeatureFacts]:
                 sub_path = f"{path}.features[{index}].{sub_kind}"
                 sub_config = getattr(sub, sub_kind)
                 yield FeatureFacts(sub_path, sub_kind, sub_config, message, is_sequence=True)
-
-
-def vocab_file_rows(path: Path) -> int | None:
-    """Returns the ids of a vocabulary file, or None when it cannot be read.
-
-    One ``word`` per line (its id is the line number), or ``word id`` per line.
-    """
-    try:
-        return _rows_of(path, path.stat().st_mtime_ns)
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-@functools.lru_cache(maxsize=1024)
-def _rows_of(path: Path, changed: int) -> int:
-    del changed  # only makes a changed file another key
-    lines = path.read_text(encoding="utf-8").splitlines()
-    entries = [line.split() for line in lines if line.strip()]
-    if entries and all(len(entry) == 2 and entry[1].isdigit() for entry in entries):
-        return max(int(entry[1]) for entry in entries) + 1
-    return len({entry[0] for entry in entries})

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from tzrec.features.feature import BaseFeature
     from tzrec.fg.parsed import Parsed
 
-SAMPLE_MASK = "__SAMPLE_MASK__"
-
 
 class DataParser:
     """Turns columns into what a model reads, with the same code in training and serving.
@@ -36,7 +33,7 @@ class DataParser:
         features: in config order, grouped sequences flattened.
         labels: label columns; none where there is nothing to learn from (prediction, export).
         sample_weights: weight columns.
-        is_training: passed on to the features; masks are only applied in training.
+        is_training: passed on to the features, which only apply masks in training.
         fg_threads: threads of joint feature generation; only 1 as long as every feature is
             parsed on its own (``FG_NONE``).
         force_base_data_group: all features share the base data group; shorter ones are padded
@@ -81,7 +78,8 @@ class DataParser:
         """Parses the columns of a batch.
 
         Args:
-            input_data: column → array of B rows; ``__SAMPLE_MASK__`` may be among them.
+            input_data: column → array of B rows; the mask columns of
+                `tzrec.features.mask` may be among them.
 
         Returns:
             Parse key → tensor: ``{feature}.values .lengths .weights .key_lengths``, label and
@@ -109,8 +107,6 @@ class DataParser:
         name = feature.name
         for column in feature.inputs:
             _column(input_data, column, f"feature {name!r}: input")
-        if self.is_training and feature.use_mask and SAMPLE_MASK in input_data:
-            input_data = _mask_first_input(feature, input_data)
         found = feature.parse(input_data, is_training=self.is_training)
         if feature.is_sparse:
             _check_range(feature, found)
@@ -239,19 +235,6 @@ def _has_key_lengths(feature: BaseFeature) -> bool:
     return feature.is_sparse and feature.is_sequence and feature.value_dim != 1
 
 
-def _refuse_multi_value_steps(name: str, found: Parsed) -> None:
-    assert found.key_lengths is not None
-    assert found.lengths is not None
-    wrong = np.flatnonzero(found.key_lengths != 1)
-    if wrong.size:
-        row = int(np.searchsorted(np.cumsum(found.lengths), wrong[0], side="right"))
-        raise DataError(
-            f"sequence feature {name!r}: a step in row {row} of the batch has "
-            f"{int(found.key_lengths[wrong[0]])} ids, its value_dim is 1",
-            hint="set value_dim: 0 for steps with any number of ids",
-        )
-
-
 def _column(input_data: Mapping[str, pa.Array], name: str, what: str) -> pa.Array:
     if name not in input_data:
         raise DataError(
@@ -259,19 +242,6 @@ def _column(input_data: Mapping[str, pa.Array], name: str, what: str) -> pa.Arra
             hint=f"there are: {', '.join(input_data)}",
         )
     return input_data[name]
-
-
-def _mask_first_input(feature: BaseFeature, input_data: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    for name in feature.inputs:
-        column = input_data[name]
-        if not pa.types.is_map(column.type):
-            indices = pa.array(np.arange(len(column)), mask=_bools(input_data[SAMPLE_MASK]))
-            return {**input_data, name: column.take(indices)}
-    return input_data
-
-
-def _bools(mask: pa.Array) -> NDArray[np.bool_]:
-    return np.asarray(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))
 
 
 def _check_range(feature: BaseFeature, found: Parsed) -> None:

@@ -11,9 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tzrec.datasets import intervals
-from tzrec.datasets.data_parser import SAMPLE_MASK
 from tzrec.datasets.reader import BaseReader
 from tzrec.datasets.split import PassPlan
+from tzrec.features.mask import SAMPLE_MASK
 
 _MASK_STREAM = 2
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from tzrec.batch import (
-    BASE_DATA_GROUP,
-    CROSS_NEG_DATA_GROUP,
-    NEG_DATA_GROUP,
-    Batch,
-    RecordBatchTensor,
-)
-from tzrec.constant import Mode
+from tzrec.batch import Batch, RecordBatchTensor
+from tzrec.constant import BASE_DATA_GROUP, CROSS_NEG_DATA_GROUP, NEG_DATA_GROUP, Mode
 from tzrec.fg.parsed import (
     DenseData,
     Parsed,

@@ -19,10 +19,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tzrec.datasets.data_parser import SAMPLE_MASK, DataParser, to_tensor
+from tzrec.datasets.data_parser import DataParser, to_tensor
 from tzrec.datasets.locate import columns_of, parse_rows
 from tzrec.datasets.slicer import RawBatch
 from tzrec.errors import DistributedError, TzrecError
+from tzrec.features.mask import NEG_SAMPLE_MASK, SAMPLE_MASK
 
 logger = logging.getLogger("tzrec")
 
@@ -52,7 +53,7 @@ class ParserPool:
 
     def __init__(self, parser: DataParser, num_workers: int) -> None:
         self._parser = parser
-        self._needed = frozenset([*parser.input_columns, SAMPLE_MASK])
+        self._needed = frozenset([*parser.input_columns, SAMPLE_MASK, NEG_SAMPLE_MASK])
         self._ahead = _AHEAD_PER_WORKER * num_workers
         self._executor = ProcessPoolExecutor(
             num_workers,

@@ -15,9 +15,9 @@ from torchrec.modules.embedding_configs import (
 )
 
 from tzrec.config.messages import which_field
+from tzrec.constant import BASE_DATA_GROUP
 from tzrec.errors import ConfigError, DataError, Unsupported, at, did_you_mean
 from tzrec.features.bucketizer import Bucketizer, create_bucketizer
-from tzrec.features.data_group import BASE_DATA_GROUP
 from tzrec.features.defaults import encoded_default
 from tzrec.features.init_fn import InitFn, parse_init_fn
 from tzrec.features.mask import hide_masked_rows

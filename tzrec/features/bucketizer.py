@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from tzrec.config.vocab import read_vocab_file, vocab_path
 from tzrec.errors import ConfigError, Unsupported
 from tzrec.fg.hashing import murmur_hash64a
-from tzrec.fg.vocab import read_vocab_file, vocab_path
 
 # Which field sizes the table, and which turns values into ids: the first that is set
 # (reference 04 §4.1.3). They differ for num_buckets beside a vocabulary.

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from tzrec.config.messages import which_field
+from tzrec.constant import BASE_DATA_GROUP, CROSS_NEG_DATA_GROUP, NEG_DATA_GROUP
 from tzrec.errors import ConfigError, Unsupported, at
 from tzrec.features.base import FEATURES, BaseFeature, FgMode
-from tzrec.features.data_group import BASE_DATA_GROUP, CROSS_NEG_DATA_GROUP, NEG_DATA_GROUP
 from tzrec.protos.feature_pb2 import FeatureConfig
 
 _GROUP = "sequence_feature"

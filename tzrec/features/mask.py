@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tzrec.errors import DataError
-from tzrec.features.data_group import NEG_SAMPLE_MASK, SAMPLE_MASK
 from tzrec.fg.columns import plain
+
+SAMPLE_MASK = "__SAMPLE_MASK__"
+NEG_SAMPLE_MASK = "__NEG_SAMPLE_MASK__"
 
 
 def hide_masked_rows(

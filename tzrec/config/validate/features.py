@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
 
 from tzrec.config.feature_facts import FeatureFacts
+from tzrec.config.init_text import read_init_fn
 from tzrec.config.messages import which_field
 from tzrec.config.problem import Problem, warning
 from tzrec.config.validate.frame import Context, quoted
-from tzrec.errors import did_you_mean
+from tzrec.errors import ConfigError, did_you_mean
 
 SIDES = ("user", "item", "context", "feature", "const")
 
@@ -107,8 +107,8 @@ def vocabularies(context: Context) -> Iterator[Problem]:
             yield Problem(f"{feature.path}.vocab_list", f"holds {quoted(twice[:5])} more than once")
         if config.HasField("vocab_file"):
             where = f"{feature.path}.vocab_file"
-            if not feature.vocab_path.is_file():
-                yield Problem(where, f"file {str(feature.vocab_path)!r} does not exist")
+            if isinstance(feature.file_words, ConfigError):
+                yield Problem(where, feature.file_words.message, feature.file_words.hint)
             if not config.HasField("default_bucketize_value"):
                 yield Problem(
                     where,
@@ -208,7 +208,7 @@ def defaults(context: Context) -> Iterator[Problem]:
         where = f"{feature.path}.fg_encoded_default_value"
         parts = text.split(separator) if separator else [text]
         try:
-            numbers = [_default_number(part, feature) for part in parts]
+            numbers = [int(part) if feature.is_sparse else float(part) for part in parts]
         except ValueError:
             kind = "an id" if feature.is_sparse else "a number"
             yield Problem(
@@ -220,18 +220,6 @@ def defaults(context: Context) -> Iterator[Problem]:
         yield from _default_range(feature, numbers, where)
 
 
-def _default_number(text: str, feature: FeatureFacts) -> float:
-    if not feature.is_sparse:
-        return float(text)
-    ids = (
-        text.rpartition(":")[0]
-        if feature.config.DESCRIPTOR.name == "IdFeature"
-        and (feature.config.weighted and ":" in text)
-        else text
-    )
-    return int(ids)
-
-
 def _default_range(feature: FeatureFacts, numbers: list[float], where: str) -> Iterator[Problem]:
     rows = feature.rows
     if feature.is_sparse:
@@ -239,33 +227,25 @@ def _default_range(feature: FeatureFacts, numbers: list[float], where: str) -> I
         if bad:
             limit = f"0 to {rows - 1}" if rows else "not negative"
             yield Problem(where, f"id {bad[0]} is not in the table of {feature.name!r} ({limit})")
-    elif not feature.is_sequence and len(numbers) != feature.value_dim:
+    elif not all(math.isfinite(number) for number in numbers):
+        yield Problem(where, f"holds {numbers}, must be finite")
+    elif len(numbers) != feature.value_dim:
         yield Problem(where, f"holds {len(numbers)} numbers, but value_dim is {feature.value_dim}")
 
 
 def initialisers(context: Context) -> Iterator[Problem]:
-    """``init_fn`` is a function of torch with keyword arguments, as text."""
+    """``init_fn`` names a function of torch.nn.init and its arguments."""
     for feature in _supported(context):
-        text = feature.config.init_fn
-        problem = init_fn_problem(text) if text else ""
-        if problem:
-            yield Problem(
-                f"{feature.path}.init_fn", problem, 'for example "nn.init.uniform_,a=-0.01,b=0.01"'
-            )
+        yield from init_fn_problems(f"{feature.path}.init_fn", feature.config.init_fn)
 
 
-def init_fn_problem(text: str) -> str:
-    """Returns what is wrong with an ``init_fn``, or ""."""
-    try:
-        call = ast.parse(f"partial({text})", mode="eval").body
-    except SyntaxError:
-        return f"is {text!r}, which cannot be read"
-    if not isinstance(call, ast.Call) or len(call.args) == 0:
-        return f"is {text!r}, must start with a function such as nn.init.normal_"
-    function = ast.unparse(call.args[0])
-    if not function.startswith(("nn.", "torch.")):
-        return f"is {text!r}, the function must start with nn. or torch."
-    return ""
+def init_fn_problems(where: str, text: str) -> Iterator[Problem]:
+    """Yields what is wrong with an ``init_fn``; an empty one is the default."""
+    if text.strip():
+        try:
+            read_init_fn(text)
+        except ConfigError as error:
+            yield Problem(where, error.message, error.hint)
 
 
 def sequences(context: Context) -> Iterator[Problem]:

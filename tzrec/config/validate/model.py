@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tzrec.config.model_facts import MODELS, ModelFacts, missing_group
 from tzrec.config.problem import Problem, warning
-from tzrec.config.validate.features import init_fn_problem
+from tzrec.config.validate.features import init_fn_problems
 from tzrec.config.validate.frame import Context, group_type_name
 from tzrec.errors import did_you_mean
 
@@ -80,11 +80,9 @@ def own_rules(context: Context) -> Iterator[Problem]:
 
 
 def wide_initialiser(context: Context) -> Iterator[Problem]:
-    """``wide_init_fn`` is a function of torch."""
+    """``wide_init_fn`` is as ``init_fn``."""
     text = getattr(context.model, "wide_init_fn", "") if context.model_field else ""
-    problem = init_fn_problem(text) if text else ""
-    if problem:
-        yield Problem(f"{context.model_path}.wide_init_fn", problem)
+    yield from init_fn_problems(f"{context.model_path}.wide_init_fn", text)
 
 
 RULES = (required_groups, inputs, unused_groups, own_rules, wide_initialiser)

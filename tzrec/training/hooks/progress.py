@@ -98,7 +98,9 @@ class ProgressHook(Hook):
             return
         step, total = trainer.state.step, trainer.total_steps
         of_total = f"/{total} ({100 * step / total:.0f}%)" if total else ""
-        eta = f" eta {_clock(self._remaining(step, total))}" if total else ""
+        # The first step compiles kernels; it says nothing about the others.
+        warm = step > self._steps_before + 1
+        eta = f" eta {_clock(self._remaining(step, total))}" if total and warm else ""
         values_text = " ".join(parts)
         logger.info("step %d%s %s rows/s%s %s", step, of_total, f"{rate:,.0f}", eta, values_text)
 

@@ -67,5 +67,7 @@ def _read(path: str) -> str:
             with open(path, "rb") as local:
                 data = local.read()
         return data.decode("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"vocabulary {path} does not exist") from error
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"vocabulary {path} cannot be read: {error}") from error

@@ -3,8 +3,8 @@
 import fsspec
 import pytest
 
+from tzrec.config.vocab import read_vocab_file, vocab_path
 from tzrec.errors import ConfigError
-from tzrec.fg.vocab import read_vocab_file, vocab_path
 
 
 def write(tmp_path, text):
@@ -48,8 +48,10 @@ def test_unusable(tmp_path, text, message):
 
 
 def test_unreadable(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="none does not exist"):
         read_vocab_file(str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="memory://none does not exist"):
+        read_vocab_file("memory://none")
     (tmp_path / "latin").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_vocab_file(str(tmp_path / "latin"))
