@@ -59,6 +59,8 @@ BAD = [
     ({"clk": pa.array([1, 2])}, "holds values from 1 to 2, but the loss takes 0 to 1"),
     ({"clk": pa.array(["a", "b"])}, "is string, but labels must be numbers"),
     ({"clk": pa.array([1, None])}, "has 1 missing values"),
+    ({"age": pa.array([None, None], pa.float32())}, "has 3 missing values; say what they mean"),
+    ({"clk": pa.array([None, None], pa.int64())}, "has 3 missing values"),
 ]  # fmt: skip
 
 
@@ -72,7 +74,7 @@ def test_bad_data(check, columns, words):
     lines = [line for line in text.splitlines() if not line.startswith("  ")]
     assert len(lines) == 1, lines
     assert words in lines[0]
-    assert lines[0].endswith("(file 'data/train-0.parquet')")
+    assert lines[0].endswith("/data/train-0.parquet')")
 
 
 def test_missing_columns_all_at_once(check):
@@ -100,7 +102,7 @@ def test_lists_and_text_are_fine_for_ids(check):
 def test_files(check, tmp_path):
     code, text = check(None, DEEPFM, ("data/eval.parquet", "data/evl.parquet"))
     assert code == 3
-    assert "eval_input_path: no file matches 'data/evl.parquet'" in text
+    assert "eval_input_path: no parquet files exist in 'data/evl.parquet'" in text
     assert check(None, DEEPFM, ("data/train-*.parquet", "data"))[0] == 0
     empty = {name: array.slice(0, 0) for name, array in COLUMNS.items()}
     code, text = check(empty)
@@ -109,7 +111,7 @@ def test_files(check, tmp_path):
     (tmp_path / "data" / "train-9.parquet").write_text("no parquet")
     code, text = check()
     assert code == 3
-    assert "file 'data/train-9.parquet' cannot be read: " in text
+    assert "/data/train-9.parquet' cannot be read: " in text
 
 
 def test_csv(tmp_path, monkeypatch, capsys):
@@ -130,3 +132,26 @@ def test_csv(tmp_path, monkeypatch, capsys):
     err = capsys.readouterr().err
     assert "feature column 'item' is not in file 'data/train.csv'" in err
     assert "label column 'clk' is string, but labels must be numbers" in err
+
+
+def test_the_files_are_those_that_training_reads(check, tmp_path):
+    """Any depth below a folder, without hidden files and those of other kinds."""
+    deep = ("data/train-*.parquet", "data")
+    (tmp_path / "data" / "a" / "b").mkdir(parents=True)
+    pq.write_table(pa.table(COLUMNS), "data/a/b/more.parquet")
+    pq.write_table(pa.table({"x": [1]}), "data/a/_other.parquet")
+    pq.write_table(pa.table({"x": [1]}), "data/a/.hidden.parquet")
+    (tmp_path / "data" / "a" / "notes.csv").write_text("x\n1\n")
+    code, text = check(None, DEEPFM, deep)
+    assert code == 0, text
+    assert "train data 12 rows in 4 files" in text
+
+
+def test_a_flag_is_named_once(check, capsys):
+    check()
+    for path, words in [
+        ("none.parquet", "--train_input_path: no parquet files exist in 'none.parquet'"),
+        ("nos://x/*.parquet", "--train_input_path: no file system for 'nos://x/*.parquet'"),
+    ]:
+        assert main(["check", "c.config", "--data", "--train-input-path", path]) == 3
+        assert capsys.readouterr().err.startswith(words)

@@ -240,6 +240,9 @@ def test_csv_without_header_needs_named_columns(tmp_path):
     with pytest.raises(DataError, match="input_fields must list all") as caught:
         CsvReader(str(path), csv_format=too_few)
     assert "a.csv" in str(caught.value)
+    path.write_text("i\tf\ts\n1\t2.5\tx\n")
+    with pytest.raises(DataError, match=r"its first line names the columns: set .*with_header"):
+        CsvReader(str(path), csv_format=CsvFormat(fields, delimiter="\t"))
 
 
 def test_csv_types_are_found_out_or_declared(tmp_path):

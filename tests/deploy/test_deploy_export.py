@@ -1,6 +1,5 @@
 import json
-import subprocess
-import sys
+import shutil
 import threading
 
 import numpy as np
@@ -15,6 +14,7 @@ from tzrec.deploy.artefact import read_manifest, verify_artefact
 from tzrec.deploy.export import export_artefact
 from tzrec.deploy.options import ExportOptions
 from tzrec.errors import ConfigError, ExportError, ServingError, Unsupported
+from tzrec.models.wrappers import autocast
 from tzrec.protos.data_pb2 import CsvDataset
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
@@ -66,7 +66,7 @@ def load_model(path):
 
 def eager_scores(model, data, precision=""):
     wrapper = FakeWrapper(model)
-    with torchscript.inference_mode_of(wrapper), torch.no_grad(), torchscript.autocast(precision):
+    with torchscript.inference_mode_of(wrapper), torch.no_grad(), autocast("cpu", precision):
         return wrapper(data)
 
 
@@ -108,22 +108,48 @@ class TestLayout:
         config = load_pipeline_config(published / artefact.PIPELINE_CONFIG)
         assert config == make_config()
 
-    def test_model_acc(self, model, tmp_path):
-        extra = {"cand_seq_pk": "cand_seq"}
-        options = ExportOptions(additional_export_config=extra)
-        path = run_export(model, tmp_path / "e", options=options)
-        assert json.loads((path / "model_acc.json").read_text()) == {
+
+@pytest.fixture(scope="module")
+def dressed(tmp_path_factory):
+    """An export with everything that can be asked for, and the model before it."""
+    root = tmp_path_factory.mktemp("dressed")
+    (root / "tree").write_text("t")
+    options = ExportOptions(
+        additional_export_config={"cand_seq_pk": "cand_seq"}, asset_files=(str(root / "tree"),)
+    )
+    model = FakeModel().train()
+    model.mlp.eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    golden = fake_data(8) | {"label": torch.ones(8)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_script_wrapper", FakeWrapper)
+        path = run_export(model, root / "new" / "parents" / "e", golden=golden, options=options)
+    return path, model, before
+
+
+class TestDressed:
+    def test_model_acc(self, dressed):
+        assert json.loads((dressed[0] / "model_acc.json").read_text()) == {
             "SPARSE_INT64": "1",
             "QUANT_EMB": "0",
             "cand_seq_pk": "cand_seq",
         }
-        assert read_manifest(path).options["additional_export_config"] == {
-            "cand_seq_pk": "cand_seq"
-        }
+        options = read_manifest(dressed[0]).options
+        assert options["additional_export_config"] == {"cand_seq_pk": "cand_seq"}
 
-    def test_labels_are_no_inputs(self, model, tmp_path):
-        path = run_export(model, tmp_path / "e", golden=fake_data(8) | {"label": torch.ones(8)})
-        assert "label" not in read_manifest(path).inputs
+    def test_labels_are_no_inputs(self, dressed):
+        assert read_manifest(dressed[0]).inputs.keys() == fake_data(1).keys()
+
+    def test_asset_files(self, dressed):
+        assert (dressed[0] / "tree").read_text() == "t"
+        assert "tree" in read_manifest(dressed[0]).files
+
+    def test_the_model_is_left_as_it_was(self, dressed):
+        _, model, before = dressed
+        assert model.training
+        assert not model.mlp.training
+        assert not model.is_inference
+        assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
 class TestScripted:
@@ -168,30 +194,6 @@ class TestScripted:
         assert scores["probs"].dtype == dtype
         torch.testing.assert_close(scores, eager_scores(model, data, precision), rtol=0, atol=0)
         assert not torch.equal(scores["probs"].float(), eager_scores(model, data)["probs"])
-
-    def test_runs_without_tzrec(self, published):
-        code = (
-            "import sys, torch, fbgemm_gpu, numpy as np\n"
-            "data = np.load(sys.argv[1] + '/golden.npz')\n"
-            "model = torch.jit.load(sys.argv[1] + '/scripted_model.pt')\n"
-            "inputs = {k[6:]: torch.from_numpy(data[k]) for k in data.files if k[:6] == 'input:'}\n"
-            "np.testing.assert_allclose(model(inputs)['probs'].detach().numpy(),\n"
-            "    data['output:probs'], atol=1e-6)\n"
-            "assert not any(name.split('.')[0] in ('tzrec', 'torchrec') for name in sys.modules)\n"
-        )
-        subprocess.run([sys.executable, "-c", code, str(published)], check=True, cwd="/tmp")
-
-
-class TestModelIsLeftAsItWas:
-    def test_modes_come_back(self, tmp_path):
-        model = FakeModel().train()
-        model.mlp.eval()
-        before = {k: v.clone() for k, v in model.state_dict().items()}
-        run_export(model, tmp_path / "e")
-        assert model.training
-        assert not model.mlp.training
-        assert not model.is_inference
-        assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
 class Broken(FakeWrapper):
@@ -309,9 +311,6 @@ class TestArguments:
             run_export(model, tmp_path / "e")
         assert list((tmp_path / "e").iterdir()) == []
 
-    def test_parents_are_made(self, model, tmp_path):
-        assert run_export(model, tmp_path / "x" / "y" / "e").is_dir()
-
     def test_remote(self, model):
         with pytest.raises(Unsupported, match="memory://"):
             run_export(model, "memory://bucket/export")
@@ -364,12 +363,6 @@ class TestAssets:
         ):
             run_export(model, tmp_path / "e", config=make_config(vocab_file="nowhere.txt"))
 
-    def test_asset_files(self, model, tmp_path):
-        (tmp_path / "tree").write_text("t")
-        options = ExportOptions(asset_files=(str(tmp_path / "tree"),))
-        path = run_export(model, tmp_path / "e", options=options)
-        assert (path / "tree").read_text() == "t"
-
     def test_asset_file_cannot_replace_the_model(self, model, tmp_path):
         (tmp_path / "in").mkdir()
         (tmp_path / "in" / "scripted_model.pt").write_text("t")
@@ -383,8 +376,6 @@ class TestAssets:
 class TestCorruption:
     @pytest.fixture
     def copy(self, published, tmp_path):
-        import shutil
-
         return shutil.copytree(published, tmp_path / "copy")
 
     @pytest.mark.parametrize(

@@ -269,13 +269,23 @@ def pd_arrow():
 
 
 class TestLoad:
+    @pytest.mark.slow
     def test_from_another_place_and_process(self, job, tmp_path):
-        """The directory is all that is needed: it moves, and the run may be gone."""
+        """The directory is all that is needed: it moves, and the run may be gone.
+
+        The model itself needs torch and FBGEMM only; the parser of raw rows is ours.
+        """
         moved = shutil.copytree(job.path, tmp_path / "moved")
         rows = make_rows(4, seed=4)
         pq.write_table(rows, tmp_path / "rows.parquet")
         code = (
-            "import sys, json, pyarrow.parquet as pq\n"
+            "import sys, json, torch, fbgemm_gpu, numpy as np, pyarrow.parquet as pq\n"
+            "data = np.load(sys.argv[1] + '/golden.npz')\n"
+            "model = torch.jit.load(sys.argv[1] + '/scripted_model.pt')\n"
+            "inputs = {k[6:]: torch.from_numpy(data[k]) for k in data.files if k[:6] == 'input:'}\n"
+            "np.testing.assert_allclose(model(inputs)['probs'].detach().numpy(),\n"
+            "    data['output:probs'], atol=1e-6)\n"
+            "assert not any(name.split('.')[0] in ('tzrec', 'torchrec') for name in sys.modules)\n"
             "from tzrec.deploy import Predictor\n"
             "scores = Predictor.load(sys.argv[1]).predict(pq.read_table(sys.argv[2]))\n"
             "print(json.dumps({k: v.tolist() for k, v in scores.items()}))\n"

@@ -116,7 +116,7 @@ class TestConflicts:
             ),
             ({"vocab_dict": {"a": 3}, "default_bucketize_value": 4}, "4 is no id of vocab_dict"),
             ({"vocab_file": "x"}, "needs default_bucketize_value"),
-            ({"vocab_file": "/nowhere/x", "default_bucketize_value": 0}, "cannot be read"),
+            ({"vocab_file": "/nowhere/x", "default_bucketize_value": 0}, "x does not exist"),
         ],
     )
     def test_unusable(self, fields, message):

@@ -165,7 +165,7 @@ def test_grouped_xauc_in_chunks_of_groups(monkeypatch):
     p, t = _regression(600)
     keys = RNG.integers(0, 80, 600)
     whole = feed(GroupedXAUC(max_pairs_per_group=1000), p, t, keys)
-    monkeypatch.setattr("tzrec.metrics.grouped_xauc._CHUNK", 50)
+    monkeypatch.setattr("tzrec.metrics.grouped_xauc.CHUNK", 50)
     assert feed(GroupedXAUC(max_pairs_per_group=1000), p, t, keys) == whole
 
 

@@ -174,11 +174,15 @@ def test_what_does_not_fit_is_a_config_error(extra, num_class, message):
         ("binary_cross_entropy", 1, "clk", 2),
         ("binary_focal_loss", 1, "clk", -1),
         ("softmax_cross_entropy", 3, "kind", 3),
+        ("softmax_cross_entropy", 3, "kind", 1.5),
+        ("jrc_loss { session_name: 'user' }", 2, "clk", 0.5),
     ],
 )
 def test_labels_out_of_range_name_row_and_value(loss, num_class, label, value):
-    wrapper = _wrapper(f"losses {{ {loss} {{}} }}", num_class=num_class, label=label)
+    text = loss if loss.endswith("}") else f"{loss} {{}}"
+    wrapper = _wrapper(f"losses {{ {text} }}", num_class=num_class, label=label)
     rows = make_rows(8)
+    rows[label] = [type(value)(known) for known in rows[label]]
     rows[label][5] = value
     with pytest.raises(DataError, match=f"label '{label}' is {value} in row 5"):
         wrapper(make_batch(wrapper.model.features, rows))
@@ -349,6 +353,12 @@ def test_variational_dropout_scales_at_inference_and_is_exported():
     x = model.embedding_group(batch)["deep"] * scale
     expected = model.output_mlp(model.final_mlp(x))[:, 0]
     torch.testing.assert_close(model(batch)["logits"], expected)
+
+
+def test_a_field_without_effect_says_so(caplog):
+    field = "embedding_wise_variational_dropout: true"
+    make_model(BASE + f"losses {{ binary_cross_entropy {{}} }} variational_dropout {{ {field} }}")
+    assert "embedding_wise_variational_dropout has no effect" in caplog.text
 
 
 def test_variational_dropout_is_no_eval_metric():

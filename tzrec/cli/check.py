@@ -23,7 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``tzrec check``."""
     add_config(parser)
     parser.add_argument(
-        "--data", action="store_true", help="compare with the columns of the data files too"
+        "--data",
+        action="store_true",
+        help="compare with the columns of the data files too, and with the ranges that Parquet "
+        "files tell (reads no rows)",
     )
     parser.add_argument("--train-input-path", metavar="FILES", help="training data")
     parser.add_argument("--eval-input-path", metavar="FILES", help="evaluation data")

@@ -6,9 +6,7 @@ No rows are read: only schemas, and the ranges that Parquet keeps per column.
 from __future__ import annotations
 
 import dataclasses
-import glob
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +19,8 @@ from tzrec.config.pipeline import Pipeline
 from tzrec.config.problem import Problem, in_file_order, render
 from tzrec.config.validate.data import dataset_type_of, needed_columns
 from tzrec.config.validate.frame import Context
-from tzrec.errors import DataError, did_you_mean
+from tzrec.datasets.files import expand_paths
+from tzrec.errors import DataError, TzrecError, did_you_mean
 
 _MAX_FILES = 1000
 
@@ -34,7 +33,8 @@ class Table:
         path: the file.
         schema: its columns.
         rows: number of rows, None for CSV.
-        ranges: column → (smallest, largest value, number of nulls) where the file says.
+        ranges: column → (smallest, largest value, number of nulls) where the file says; the
+            values are None where all are null.
     """
 
     path: str
@@ -59,9 +59,10 @@ def check_data(pipeline: Pipeline) -> list[tuple[str, str]]:
         text = getattr(config, name)
         if not text.strip():
             continue
-        files = find_files(text)
-        if not files:
-            problems.append(Problem(name, f"no file matches {text!r}"))
+        try:
+            files = find_files(text, config.data_config)
+        except TzrecError as error:
+            problems.append(Problem(name, error.message, error.hint))
             continue
         tables = []
         for path in files[:_MAX_FILES]:
@@ -100,23 +101,15 @@ def _once(problems: Sequence[Problem]) -> list[Problem]:
     return list(seen.values())
 
 
-def find_files(text: str) -> list[str]:
-    """Returns the files of a comma list of files, globs and folders, in order."""
-    files: list[str] = []
-    for pattern in text.split(","):
-        pattern = pattern.strip()
-        if "://" in pattern:
-            import fsspec
+def find_files(text: str, data_config: Any) -> list[str]:
+    """Returns the files of an input path, those that training would read.
 
-            scheme = pattern.partition("://")[0]
-            system = fsspec.filesystem(scheme)
-            files += [f"{scheme}://{found}" for found in sorted(system.glob(pattern))]
-        elif Path(pattern).is_dir():
-            inside = [str(path) for path in Path(pattern).iterdir()]
-            files += sorted(path for path in inside if path.endswith((".parquet", ".csv")))
-        elif pattern:
-            files += sorted(glob.glob(pattern))
-    return files
+    Raises:
+        DataError: a part of it stands for no file.
+        MissingDependencyError: there is no file system of that name.
+    """
+    kind = dataset_type_of(text.split(",")[0].strip()) or which_reader(data_config)
+    return expand_paths(text, ".csv" if kind == "CsvDataset" else ".parquet")
 
 
 def read_table(path: str, data_config: Any) -> Table:
@@ -161,11 +154,14 @@ def _ranges(metadata: Any) -> dict[str, tuple[Any, Any, int]]:
         for index in range(metadata.num_columns):
             column = metadata.row_group(group).column(index)
             facts = column.statistics
-            if facts is None or not facts.has_min_max or "." in column.path_in_schema:
+            if facts is None or "." in column.path_in_schema:
                 continue
             name, nulls = column.path_in_schema, facts.null_count or 0
-            low, high, before = ranges.get(name, (facts.min, facts.max, 0))
-            ranges[name] = (min(low, facts.min), max(high, facts.max), before + nulls)
+            low, high, before = ranges.get(name, (None, None, 0))
+            if facts.has_min_max:  # not where all is null
+                low = facts.min if low is None else min(low, facts.min)
+                high = facts.max if high is None else max(high, facts.max)
+            ranges[name] = (low, high, before + nulls)
     return ranges
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from tzrec.cli.console import UsageError
@@ -98,6 +98,21 @@ def _dashes(arg: str) -> str:
         return arg
     name, equals, value = arg.partition("=")
     return name.replace("_", "-") + equals + value
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Returns a type of a flag: whole numbers from ``least`` on."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is too small, must be at least {least}")
+        return value
+
+    return number
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tzrec.cli.console import UsageError
 from tzrec.cli.job import check_early, start
-from tzrec.cli.parser import add_edit_json, add_edits
+from tzrec.cli.parser import add_edit_json, add_edits, at_least
 
 DESCRIPTION = (
     "Predicts every row of a table, in order. MODEL is an exported directory, or a config\n"
@@ -69,16 +69,16 @@ def add_table_arguments(parser: argparse.ArgumentParser, *, dash: str = "-") -> 
     parser.add_argument(
         flag("output-columns"), metavar="NAMES", help="predictions to write (default: all)"
     )
-    parser.add_argument(flag("batch-size"), type=int, metavar="N", help="rows per batch")
+    parser.add_argument(flag("batch-size"), type=at_least(1), metavar="N", help="rows per batch")
     parser.add_argument(
-        flag("predict-threads"), type=int, metavar="N", help="threads (exported model only)"
+        flag("predict-threads"), type=at_least(1), metavar="N", help="threads (exported model only)"
     )
     parser.add_argument(
         flag("is-profiling"), action="store_true", help="write a profile (exported model only)"
     )
     parser.add_argument(
         flag("debug-level"),
-        type=int,
+        type=at_least(0),
         default=0,
         metavar="N",
         help="above 0: add a column __features__ with the parsed inputs (exported model only)",
@@ -89,7 +89,9 @@ def add_table_arguments(parser: argparse.ArgumentParser, *, dash: str = "-") -> 
     parser.add_argument(
         flag("writer-type"), metavar="TYPE", help="ParquetWriter or CsvWriter (default: as input)"
     )
-    parser.add_argument(flag("predict-steps"), type=int, metavar="N", help="stop after N batches")
+    parser.add_argument(
+        flag("predict-steps"), type=at_least(1), metavar="N", help="stop after N batches"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

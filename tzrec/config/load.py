@@ -105,10 +105,7 @@ def save_message(message: Message, path: str | os.PathLike[str]) -> None:
 
 def _read(name: str) -> str:
     if "://" in name:
-        import fsspec
-
-        with fsspec.open(name, "r", encoding="utf-8") as stream:
-            return str(stream.read())
+        return _read_uri(name)
     path = Path(name)
     if not path.exists():
         raise ConfigError(f"config file {name!r} does not exist{_similar_file(path)}")
@@ -123,6 +120,18 @@ def _read(name: str) -> str:
         ) from None
     except OSError as error:
         raise ConfigError(f"config file {name!r} cannot be read: {error.strerror}") from None
+
+
+def _read_uri(name: str) -> str:
+    import fsspec
+
+    try:
+        with fsspec.open(name, "r", encoding="utf-8") as stream:
+            return str(stream.read())
+    except FileNotFoundError:
+        raise ConfigError(f"config file {name!r} does not exist") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"config file {name!r} cannot be read: {error}") from error
 
 
 def _similar_file(path: Path) -> str:

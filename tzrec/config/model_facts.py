@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tzrec.config.messages import which_field
-from tzrec.config.problem import Problem
+from tzrec.config.problem import Problem, warning
 from tzrec.errors import did_you_mean
 from tzrec.protos.model_pb2 import SEQUENCE
 
@@ -50,7 +50,26 @@ class ModelFacts:
     needs_loss: bool = True
 
 
+def _wide_and_deep(context: Context) -> Iterator[Problem]:
+    """Without ``final`` one number is added to the logits of all classes."""
+    classes = context.config.model_config.num_class
+    if classes > 1 and not context.model.HasField("final"):
+        parts = "wide part" if context.model_type == "WideAndDeep" else "wide and FM parts"
+        yield warning(
+            context.model_path,
+            f"the {parts} add one number to the logits of all {classes} classes alike, which "
+            "softmax ignores: they learn nothing",
+            "add final { hidden_units: ... }, or use num_class: 1",
+        )
+
+
 def _deepfm(context: Context) -> Iterator[Problem]:
+    """The rules of wide and deep, and those of FM."""
+    yield from _wide_and_deep(context)
+    yield from _fm_widths(context)
+
+
+def _fm_widths(context: Context) -> Iterator[Problem]:
     """FM multiplies vectors of one width."""
     from tzrec.config.validate.encoders import output_width, sequence_widths
 
@@ -129,7 +148,9 @@ def _custom_model(context: Context) -> Iterator[Problem]:
 
 MODELS: Mapping[str, ModelFacts] = {
     "WideAndDeep": ModelFacts(
-        "tzrec.models.wide_and_deep", required_groups={"wide": ("WIDE",), "deep": _DEEP}
+        "tzrec.models.wide_and_deep",
+        required_groups={"wide": ("WIDE",), "deep": _DEEP},
+        check=_wide_and_deep,
     ),
     "DeepFM": ModelFacts(
         "tzrec.models.deepfm",

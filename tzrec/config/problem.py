@@ -95,7 +95,8 @@ def _prefixes(where: str) -> Iterable[str]:
 def render(problem: Problem, source: SourceMap | None = None) -> str:
     """Returns ``file:line: path: what`` and the hint on a second line."""
     position = source.position(problem.where) if source else ""
-    parts = [part for part in (position, problem.where) if part]
+    where = "" if position == f"--{problem.where}" else problem.where
+    parts = [part for part in (position, where) if part]
     mark = "warning: " if problem.severity == "warning" else ""
     text = mark + ": ".join([*parts, problem.what])
     return f"{text}\n  hint: {problem.hint}" if problem.hint else text

@@ -53,8 +53,9 @@ class CsvFormat:
         if not self.fields and not self.with_header:
             raise ConfigError(
                 "nothing names the columns of the CSV files",
-                hint="set data_config.with_header: true, or list the columns in "
-                "input_fields or input_fields_str",
+                hint="set data_config.with_header: true, or list the columns in input_fields or "
+                "input_fields_str (predicting with an export: "
+                "--edit_config_json '{\"data_config.with_header\": true}')",
             )
 
     @classmethod
@@ -114,8 +115,17 @@ class CsvReader(BaseReader):
         try:
             return self._inspect_text(path)
         except (pa.ArrowException, OSError) as error:
-            hint = "" if self.format.with_header else "input_fields must list all its columns"
-            raise DataError(f"{path} is not a readable CSV file: {error}", hint=hint) from error
+            raise DataError(
+                f"{path} is not a readable CSV file: {error}", hint=self._inspect_hint(error)
+            ) from error
+
+    def _inspect_hint(self, error: Exception) -> str:
+        if self.format.with_header:
+            return ""
+        text, names = str(error), self.format.fields
+        if "Row #1:" in text and any(f"invalid value '{name}'" in text for name in names):
+            return "its first line names the columns: set data_config.with_header: true"
+        return "input_fields must list all its columns"
 
     def _inspect_text(self, path: str) -> tuple[int, pa.Schema | None]:
         with open_input(path) as file:

@@ -32,7 +32,10 @@ def expand_paths(input_path: str, suffix: str) -> list[str]:
     """
     parts = [part.strip() for part in input_path.split(",") if part.strip()]
     if not parts:
-        raise DataError(f"the input path {input_path!r} names no file")
+        raise DataError(
+            f"the input path {input_path!r} names no file",
+            hint="write train_input_path or eval_input_path into the config, or give the flag",
+        )
     found: list[str] = []
     for part in parts:
         matches = _expand(part, suffix)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from tzrec.errors import ConfigError, DataError, did_you_mean
+from tzrec.fg.columns import is_list
 from tzrec.protos.data_pb2 import DataConfig, FieldType
 
 _SCALARS = {
@@ -50,7 +51,7 @@ def accepted_type(found: pa.DataType) -> pa.DataType | None:
 def _accept_nested(found: pa.DataType, *, depth: int) -> pa.DataType | None:
     if types.is_dictionary(found):
         return _accept_nested(found.value_type, depth=depth)
-    if depth and _is_list(found):
+    if depth and is_list(found):
         inner = _accept_nested(found.value_type, depth=depth - 1)
         return None if inner is None or types.is_map(inner) else pa.list_(inner)
     if depth == 2 and types.is_map(found):
@@ -62,16 +63,6 @@ def _accept_nested(found: pa.DataType, *, depth: int) -> pa.DataType | None:
     if found in _SCALARS.values() or types.is_null(found):
         return found
     return _WIDER.get(found)
-
-
-def _is_list(found: pa.DataType) -> bool:
-    return (
-        types.is_list(found)
-        or types.is_large_list(found)
-        or types.is_fixed_size_list(found)
-        or types.is_list_view(found)
-        or types.is_large_list_view(found)
-    )
 
 
 def same_meaning(left: pa.DataType, right: pa.DataType) -> bool:
@@ -102,7 +93,7 @@ def _cast(column: pa.Array, target: pa.DataType) -> pa.Array:
         return column
     if types.is_dictionary(column.type):
         return _cast(column.dictionary_decode(), target)
-    if types.is_map(column.type) or not _is_list(column.type):
+    if types.is_map(column.type) or not is_list(column.type):
         return column.cast(target)
     # Built anew: cast() does not decode what is inside, and from views gives wrong offsets.
     lengths = pc.list_value_length(column)

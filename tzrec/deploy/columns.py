@@ -69,7 +69,7 @@ def _to_arrow(name: str, value: np.ndarray) -> pa.Array:
         value = value.astype(np.float32, copy=False)
     column = pa.array(np.ascontiguousarray(value).reshape(-1))
     for axis in range(value.ndim - 1, 0, -1):
-        column = _lists(column, np.full(int(np.prod(value.shape[:axis])), value.shape[axis]))
+        column = lists_of(column, np.full(int(np.prod(value.shape[:axis])), value.shape[axis]))
     return column
 
 
@@ -79,10 +79,11 @@ def _regroup(name: str, column: pa.Array, repeats: np.ndarray) -> pa.Array:
             f"output {name!r} has {len(column)} rows; {TARGET_REPEAT_INTERLEAVE_KEY} adds up to "
             f"{int(repeats.sum())}"
         )
-    return _lists(column, repeats)
+    return lists_of(column, repeats)
 
 
-def _lists(values: pa.Array, lengths: np.ndarray) -> pa.Array:
+def lists_of(values: pa.Array, lengths: np.ndarray) -> pa.Array:
+    """Returns the values cut into lists of the given lengths."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
     np.cumsum(lengths, out=offsets[1:])
     return pa.ListArray.from_arrays(pa.array(offsets), values)

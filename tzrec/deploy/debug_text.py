@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from tzrec.batch import Batch
+from tzrec.deploy.columns import lists_of
 from tzrec.deploy.golden import to_numpy
 
 DEBUG_COLUMN = "__features__"
@@ -48,7 +49,7 @@ def _scalar(flat: dict[str, Tensor], feature: Any) -> pa.Array:
         return _join(texts, to_numpy(lengths), _MULTI)
     weights = _text(flat[f"{feature.name}.weights"])
     pairs = pc.binary_join_element_wise(texts, weights, ":")
-    rows = _lists(pairs, to_numpy(lengths)).to_pylist()
+    rows = lists_of(pairs, to_numpy(lengths)).to_pylist()
     return pa.array([_MULTI.join(sorted(row)) for row in rows], pa.string())
 
 
@@ -75,10 +76,4 @@ def _text(values: Tensor) -> pa.Array:
 
 
 def _join(texts: pa.Array, lengths: np.ndarray, separator: str) -> pa.Array:
-    return pc.binary_join(_lists(texts, lengths), separator)
-
-
-def _lists(texts: pa.Array, lengths: np.ndarray) -> pa.Array:
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    return pa.ListArray.from_arrays(pa.array(offsets), texts)
+    return pc.binary_join(lists_of(texts, lengths), separator)

@@ -20,6 +20,7 @@ from tzrec.deploy import golden as golden_batch
 from tzrec.deploy.options import ExportOptions
 from tzrec.deploy.verify import check_finite, check_parity, num_rows
 from tzrec.errors import ExportError, Unsupported
+from tzrec.models.wrappers import ScriptWrapper, autocast
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
 logger = logging.getLogger("tzrec")
@@ -75,8 +76,6 @@ def export_artefact(
 
 
 def _script_wrapper(model: nn.Module) -> nn.Module:
-    from tzrec.models.model import ScriptWrapper
-
     return ScriptWrapper(model)
 
 
@@ -129,7 +128,7 @@ def _write_model(
     wrapper: Any, inputs: dict[str, Tensor], work: Path, options: ExportOptions
 ) -> None:
     def eager(data: dict[str, Tensor]) -> dict[str, Tensor]:
-        with torchscript.autocast(options.mixed_precision):
+        with autocast("cpu", options.mixed_precision):
             return dict(wrapper(data, torchscript.CPU))
 
     expected = eager(inputs)

@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tzrec.config.specs import MIXED_PRECISIONS
 from tzrec.errors import ConfigError, Unsupported, did_you_mean
 
 PARITY_TOLERANCE = 1e-6
 TARGETS = ("torchscript",)
 _LATER_TARGETS = ("aoti", "distributed")
-PRECISIONS = ("", "BF16", "FP16")
 _QUANTISATIONS = ("", "FP32", "FP16", "INT8", "INT4", "INT2")
 
 
@@ -39,7 +39,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         _one_of("export target", self.target, TARGETS, later=_LATER_TARGETS)
-        _one_of("mixed_precision", self.mixed_precision, PRECISIONS, later=())
+        _one_of("mixed_precision", self.mixed_precision, ("", *MIXED_PRECISIONS), later=())
         _one_of("quantisation", self.quantisation, _QUANTISATIONS[:2], later=_QUANTISATIONS[2:])
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise ConfigError(f"export tolerance {self.tolerance} is not a number of at least 0")

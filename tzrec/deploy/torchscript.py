@@ -88,7 +88,7 @@ def script_model(wrapper: nn.Module, mixed_precision: str = "") -> Scripted:
         try:
             module = torch.jit.script(traced)
             if mixed_precision:
-                module = torch.jit.script(AUTOCASTS[mixed_precision](module))
+                module = torch.jit.script(CpuAutocast(module, mixed_precision))
         except Exception as error:
             raise ExportError(
                 f"{name} was traced but TorchScript cannot compile it: {error}",
@@ -107,57 +107,31 @@ def _resolve_types(graph: torch.fx.Graph, wrapper: nn.Module) -> None:
             node.type = hints.get("return", node.type)
 
 
-class BFloat16Autocast(nn.Module):
-    """Runs a scripted model on the CPU under bfloat16 autocast.
+class CpuAutocast(nn.Module):
+    """Runs a scripted model on the CPU under autocast.
 
     Args:
         inner: forward takes ``(parse keys → tensors, device)``.
+        mixed_precision: ``BF16`` or ``FP16``.
     """
 
-    def __init__(self, inner: nn.Module) -> None:
+    __constants__ = ("_is_bfloat16",)
+
+    def __init__(self, inner: nn.Module, mixed_precision: str) -> None:
         super().__init__()
         self.inner = inner
+        self._is_bfloat16 = mixed_precision == "BF16"
 
     def forward(
         self, data: dict[str, torch.Tensor], device: torch.device = CPU
     ) -> dict[str, torch.Tensor]:
         """Returns the scores."""
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return self.inner(data, device)
-
-
-class Float16Autocast(nn.Module):
-    """Runs a scripted model on the CPU under float16 autocast.
-
-    Args:
-        inner: forward takes ``(parse keys → tensors, device)``.
-    """
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(
-        self, data: dict[str, torch.Tensor], device: torch.device = CPU
-    ) -> dict[str, torch.Tensor]:
-        """Returns the scores."""
+        # TorchScript wants the type of an autocast as a literal, hence the branch.
+        if self._is_bfloat16:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.inner(data, device)
         with torch.autocast("cpu", dtype=torch.float16):
             return self.inner(data, device)
-
-
-# TorchScript wants the type of an autocast as a literal, hence a class each.
-AUTOCASTS = {"BF16": BFloat16Autocast, "FP16": Float16Autocast}
-DTYPES = {"BF16": torch.bfloat16, "FP16": torch.float16}
-
-
-@contextlib.contextmanager
-def autocast(mixed_precision: str) -> Iterator[None]:
-    """The eager counterpart of the exported model's autocast; empty = none."""
-    if not mixed_precision:
-        yield
-        return
-    with torch.autocast("cpu", dtype=DTYPES[mixed_precision]):
-        yield
 
 
 def save(scripted: Scripted, model_path: Path, code_path: Path) -> None:

@@ -10,10 +10,7 @@ from torch import Tensor
 
 from tzrec.errors import ConfigError
 from tzrec.metrics.base import RowsMetric, exchange_rows, world_size
-from tzrec.metrics.pairs import pair_of_index, same_order
-
-_CHUNK = 1 << 22
-_SEED = 20220612
+from tzrec.metrics.pairs import CHUNK, SEED, pair_of_index, same_order
 
 
 class GroupedXAUC(RowsMetric):
@@ -83,7 +80,7 @@ def group_xaucs(
     every = sizes * (sizes - 1) // 2
     taken = every.clamp(max=max_pairs)
     right = torch.zeros_like(sizes)
-    generator = torch.Generator(device=preds.device).manual_seed(_SEED)
+    generator = torch.Generator(device=preds.device).manual_seed(SEED)
     for first, last in _chunks(taken):
         count = taken[first:last]
         group = torch.repeat_interleave(torch.arange(first, last, device=count.device), count)
@@ -101,10 +98,10 @@ def group_xaucs(
 
 
 def _chunks(taken: Tensor) -> Iterator[tuple[int, int]]:
-    """Yields ranges of groups that have about `_CHUNK` pairs together."""
+    """Yields ranges of groups that have about `CHUNK` pairs together."""
     if taken.numel() == 0:
         return
-    part = taken.cumsum(0) // _CHUNK
+    part = taken.cumsum(0) // CHUNK
     sizes = torch.unique_consecutive(part, return_counts=True)[1].tolist()
     start = 0
     for size in sizes:

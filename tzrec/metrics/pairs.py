@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Pairs that are drawn and compared at once, and the seed of the draw.
+CHUNK = 1 << 22
+SEED = 20220612
+
 
 def same_order(preds: Tensor, target: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Tells for pairs of rows whether the scores are ordered like the targets; ties are not.

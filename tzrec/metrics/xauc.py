@@ -9,10 +9,7 @@ from torch import Tensor
 
 from tzrec.errors import ConfigError
 from tzrec.metrics.base import RowsMetric, gather_rows
-from tzrec.metrics.pairs import count_same_order, pair_of_index, same_order
-
-_CHUNK = 1 << 22
-_SEED = 20220612
+from tzrec.metrics.pairs import CHUNK, SEED, count_same_order, pair_of_index, same_order
 
 
 class XAUC(RowsMetric):
@@ -97,10 +94,10 @@ def _share_of_all(preds: Tensor, target: Tensor) -> Tensor:
 def _share_of_sample(preds: Tensor, target: Tensor, num_pairs: int) -> Tensor:
     num_rows = preds.numel()
     every = num_rows * (num_rows - 1) // 2
-    generator = torch.Generator(device=preds.device).manual_seed(_SEED)
+    generator = torch.Generator(device=preds.device).manual_seed(SEED)
     right = torch.zeros((), dtype=torch.int64, device=preds.device)
-    for start in range(0, num_pairs, _CHUNK):
-        size = (min(_CHUNK, num_pairs - start),)
+    for start in range(0, num_pairs, CHUNK):
+        size = (min(CHUNK, num_pairs - start),)
         index = torch.randint(every, size, generator=generator, device=preds.device)
         right += same_order(preds, target, *pair_of_index(index)).sum()
     return right.double() / num_pairs

@@ -120,6 +120,7 @@ def _probability(label: Tensor, num_class: int, name: str) -> Tensor:
 def _class_id(label: Tensor, num_class: int, name: str) -> Tensor:
     if label.device.type == "cpu":
         _check_bounds(label, 0, num_class - 1, name)
+        _check_whole(label, name)
     return label.long()
 
 
@@ -134,6 +135,17 @@ def _check_bounds(label: Tensor, least: int, most: int, name: str) -> None:
         f"label {name!r} is {label[row].item():g} in row {row} of the batch, "
         f"it must be from {least} to {most}",
         hint="correct the column, or choose a loss (and num_class) that fits it",
+    )
+
+
+def _check_whole(label: Tensor, name: str) -> None:
+    if not label.is_floating_point() or not (broken := label != label.round()).any():
+        return
+    row = int(broken.nonzero()[0])
+    raise DataError(
+        f"label {name!r} is {label[row].item():g} in row {row} of the batch, "
+        "it must be the number of a class",
+        hint="correct the column, or choose a loss for labels between the classes",
     )
 
 

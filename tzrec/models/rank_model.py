@@ -83,18 +83,15 @@ class RankModel(BaseModel):
             wide_init_fn=wide_init_fn,
         )
         if config.HasField("variational_dropout"):
-            weight = config_to_kwargs(config.variational_dropout)["regularization_lambda"]
-            self._init_variational_dropout(weight)
+            self._init_variational_dropout(config_to_kwargs(config.variational_dropout))
 
-    def _init_variational_dropout(self, regularization_lambda: float) -> None:
+    def _init_variational_dropout(self, fields: dict[str, Any]) -> None:
         for name in self.embedding_group.group_names():
             if self.embedding_group.group_type(name) in _SEQUENCES:
                 continue
             dims = self.embedding_group.group_feature_dims(name)
             if len(dims) > 1:
-                self.group_variational_dropouts[name] = VariationalDropout(
-                    dims, name, regularization_lambda=regularization_lambda
-                )
+                self.group_variational_dropouts[name] = VariationalDropout(dims, name, **fields)
 
     def build_input(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the tensors of the feature groups, see `EmbeddingGroup`.

@@ -43,13 +43,13 @@ class TrainWrapper(nn.Module):
         self.model.init_loss()
         self.model.init_metric()
         self._device_type = (device or _CPU).type
-        self._dtype = _precision(mixed_precision)
+        self._precision = _check_precision(mixed_precision)
 
     def forward(
         self, batch: Batch
     ) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor], Batch]]:
         """Returns the sum of the losses, and (losses, predictions, batch) without gradients."""
-        with _autocast(self._device_type, self._dtype):
+        with autocast(self._device_type, self._precision):
             predictions = self.model.predict(batch)
         losses = self.model.loss(predictions, batch)
         if not losses:
@@ -86,7 +86,7 @@ class PredictWrapper(nn.Module):
         super().__init__()
         self.model = module
         self._device = device or _CPU
-        self._dtype = _precision(mixed_precision)
+        self._precision = _check_precision(mixed_precision)
         self._output_cols = list(output_cols) if output_cols is not None else None
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Batch]:
@@ -96,7 +96,7 @@ class PredictWrapper(nn.Module):
             ConfigError: an output column is no prediction of the model.
         """
         batch = batch.to(self._device, non_blocking=True)
-        with torch.no_grad(), _autocast(self._device.type, self._dtype):
+        with torch.no_grad(), autocast(self._device.type, self._precision):
             predictions = self.model.predict(batch)
         for name in self._output_cols or []:
             if name not in predictions:
@@ -155,16 +155,17 @@ class _OnDevice(Mapping[str, Tensor]):
         return len(self._data)
 
 
-def _precision(name: str | None) -> torch.dtype | None:
+def _check_precision(name: str | None) -> str:
     if name and name not in _PRECISIONS:
         raise ConfigError(f"mixed_precision is {name!r}, it must be BF16, FP16 or empty")
-    return _PRECISIONS[name] if name else None
+    return name or ""
 
 
-def _autocast(device_type: str, dtype: torch.dtype | None) -> Any:
-    if dtype is None:
+def autocast(device_type: str, mixed_precision: str) -> Any:
+    """Returns the context of ``BF16``, ``FP16``, or of no autocast for ``""``."""
+    if not mixed_precision:
         return contextlib.nullcontext()
-    return torch.autocast(device_type, dtype=dtype)
+    return torch.autocast(device_type, dtype=_PRECISIONS[mixed_precision])
 
 
 def _detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

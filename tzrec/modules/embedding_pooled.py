@@ -146,6 +146,10 @@ class EmbeddingGroupImpl(nn.Module):
         """Returns feature → number of columns, in the order of the columns."""
         return {part.feature: part.dim for part in self._parts[group]}
 
+    def group_total_dim(self, name: str) -> int:
+        """Returns the number of columns of a group's features."""
+        return sum(self.feature_dims(name).values())
+
     def lookup(self, batch: Batch) -> Any:
         """Starts the lookup; the result of a sharded collection arrives later."""
         return self.ebc(batch.sparse_features[self._data_group]) if self._sparse.keys else None

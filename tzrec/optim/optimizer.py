@@ -235,10 +235,6 @@ def _assign(
     return [(spec, parameters) for spec, parameters in assigned if parameters]
 
 
-def _belongs(spec: DenseSpec, name: str) -> bool:
-    return spec.pattern is not None and spec.pattern.fullmatch(name) is not None
-
-
 def _step_options(train_config: TrainConfig) -> StepOptions:
     clipping = train_config.grad_clipping
     return StepOptions(

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from tzrec.config.problem import Problem, warning
 from tzrec.config.validate.frame import Context, quoted
 from tzrec.errors import did_you_mean
-from tzrec.protos.data_pb2 import DatasetType
+from tzrec.protos.data_pb2 import DatasetType, FieldType
 
 _BY_SUFFIX = {".csv": "CsvDataset", ".parquet": "ParquetDataset"}
 _BY_SCHEME = {"odps://": "OdpsDataset", "kafka://": "KafkaDataset"}
+_NESTED = ("ARRAY", "MAP")
+LATER_READERS = tuple(_BY_SCHEME.values())
 _SCALARS = ("INT32", "INT64", "STRING", "FLOAT", "DOUBLE", "INT", "BIGINT")
 
 
@@ -30,6 +32,8 @@ def readers(context: Context) -> Iterator[Problem]:
     chosen = DatasetType.Name(config.data_config.dataset_type) if written else ""
     for name in ("train_input_path", "eval_input_path"):
         found = {dataset_type_of(path.strip()) for path in getattr(config, name).split(",")}
+        if found & set(LATER_READERS):
+            continue  # reported as such
         if not getattr(config, name).strip() or context.for_serving:
             continue
         asked = sorted(found - {""})
@@ -98,6 +102,22 @@ def csv(context: Context) -> Iterator[Problem]:
             "is false, and input_fields does not name the columns",
             "write with_header: true if the first line holds the names, else list input_fields",
         )
+    for index, field in enumerate(data.input_fields):
+        kind = FieldType.Name(field.input_type)
+        if kind.startswith(_NESTED) and not data.input_fields_str.strip():
+            yield _not_in_csv(f"data_config.input_fields[{index}]", field.input_name, kind)
+    for part in data.input_fields_str.split(";"):
+        name, _, kind = (piece.strip() for piece in part.partition(":"))
+        if kind.upper().startswith(_NESTED):
+            yield _not_in_csv("data_config.input_fields_str", name, kind)
+
+
+def _not_in_csv(where: str, column: str, kind: str) -> Problem:
+    return Problem(
+        where,
+        f"column {column!r} is {kind}, which a CSV file cannot hold",
+        "declare it STRING and separate values by fg_encoded_multival_sep, or use Parquet",
+    )
 
 
 def separators(context: Context) -> Iterator[Problem]:
@@ -118,8 +138,10 @@ def input_fields(context: Context) -> Iterator[Problem]:
         for part in data.input_fields_str.split(";"):
             if part.strip():
                 name, _, type_text = part.partition(":")
-                names.append(name.strip())
                 problem = _field_problem(name.strip(), type_text)
+                if not problem and name.strip() in names:
+                    problem = "is given twice"
+                names.append(name.strip())
                 if problem:
                     yield Problem("data_config.input_fields_str", f"{part.strip()!r} {problem}")
     if not names:

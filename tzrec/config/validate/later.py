@@ -8,6 +8,7 @@ from tzrec.config import specs
 from tzrec.config.messages import which_field
 from tzrec.config.model_facts import MODELS
 from tzrec.config.problem import Problem, unsupported, warning
+from tzrec.config.validate.data import LATER_READERS, dataset_type_of
 from tzrec.config.validate.frame import Context, quoted
 from tzrec.protos.data_pb2 import FG_NONE, DatasetType, FgMode
 from tzrec.protos.model_pb2 import PYTORCH, Kernel
@@ -57,12 +58,20 @@ def data(context: Context) -> Iterator[Problem]:
     if sampler:
         yield unsupported(f"data_config.{sampler}", f"sampler {sampler} {_LATER}")
     dataset = DatasetType.Name(data_config.dataset_type)
+    paths = [] if context.for_serving else ["train_input_path", "eval_input_path"]
     if data_config.HasField("dataset_type") and dataset not in ("ParquetDataset", "CsvDataset"):
+        paths = []
         yield unsupported(
             "data_config.dataset_type",
             f"reader {dataset} {_LATER}",
             "this version reads ParquetDataset and CsvDataset",
         )
+    for name in paths:
+        kind = dataset_type_of(getattr(context.config, name).strip())
+        if kind in LATER_READERS:
+            yield unsupported(
+                name, f"reader {kind} {_LATER}", "give files that end in .parquet or .csv"
+            )
     for name in ("sample_cost_field", "batch_cost_size"):
         if data_config.HasField(name):
             yield unsupported(f"data_config.{name}", f"batches by cost ({name}) come later")

@@ -26,7 +26,27 @@ from tzrec.ops.cpu.rule import UpdateRule
 from tzrec.ops.loss_scale import LossScale
 
 
-class CpuEmbeddingBagCollection(EmbeddingBagCollectionInterface, FusedOptimizerModule):
+class _CpuTables(FusedOptimizerModule):
+    """What both collections answer about their tables."""
+
+    _tables: TableGroup
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    @property
+    def fused_optimizer(self) -> KeyedOptimizer:
+        """States of the tables."""
+        return self._tables.optimizer
+
+    def set_loss_scale(self, loss_scale: LossScale) -> None:
+        """Lets the update divide gradients by a scale, and skip those that are not finite."""
+        self._tables.loss_scale = loss_scale
+
+
+class CpuEmbeddingBagCollection(_CpuTables, EmbeddingBagCollectionInterface):
     """`EmbeddingBagCollection` with our kernels; takes over the modules that hold its weights.
 
     Args:
@@ -72,22 +92,8 @@ class CpuEmbeddingBagCollection(EmbeddingBagCollectionInterface, FusedOptimizerM
         """Tells whether the input carries weights."""
         return self._is_weighted
 
-    @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
 
-    @property
-    def fused_optimizer(self) -> KeyedOptimizer:
-        """States of the tables."""
-        return self._tables.optimizer
-
-    def set_loss_scale(self, loss_scale: LossScale) -> None:
-        """Lets the update divide gradients by a scale, and skip those that are not finite."""
-        self._tables.loss_scale = loss_scale
-
-
-class CpuEmbeddingCollection(EmbeddingCollectionInterface, FusedOptimizerModule):
+class CpuEmbeddingCollection(_CpuTables, EmbeddingCollectionInterface):
     """`EmbeddingCollection` with our kernels; as `CpuEmbeddingBagCollection`."""
 
     def __init__(
@@ -140,17 +146,3 @@ class CpuEmbeddingCollection(EmbeddingCollectionInterface, FusedOptimizerModule)
     def need_indices(self) -> bool:
         """Tells whether the output carries the ids."""
         return self._need_indices
-
-    @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
-
-    @property
-    def fused_optimizer(self) -> KeyedOptimizer:
-        """States of the tables."""
-        return self._tables.optimizer
-
-    def set_loss_scale(self, loss_scale: LossScale) -> None:
-        """As `CpuEmbeddingBagCollection.set_loss_scale`."""
-        self._tables.loss_scale = loss_scale

@@ -17,16 +17,6 @@ _AHEAD = 8
 
 
 @kernel
-def all_finite(sums: Any, count: Any) -> Any:
-    """Tells whether no sum is inf or nan."""
-    for k in range(count):
-        for j in range(sums.shape[1]):
-            if not np.isfinite(sums[k, j]):
-                return False
-    return True
-
-
-@kernel
 def regularise(
     table: Any, rows: Any, count: Any, sums: Any, scale: Any, l2: Any, bound: Any
 ) -> None:
