@@ -86,6 +86,23 @@ def test_exported_equals_checkpoint_row_by_row(trained, tmp_path):
     np.testing.assert_allclose(scripted["probs"], eager["probs"], atol=1e-6)
 
 
+def test_the_export_computes_in_the_precision_of_export_config(trained, tmp_path, caplog):
+    config, _ = trained
+    probs = {}
+    for precision in ("", "BF16"):
+        target = tmp_path / f"export{precision}"
+        edits = [f"export_config.mixed_precision={precision}"] if precision else []
+        export(str(config), str(target), edits=edits)
+        manifest = json.loads((target / "manifest.json").read_text())
+        assert manifest["options"]["mixed_precision"] == precision
+        output = str(tmp_path / f"out{precision}")
+        predict(str(tmp_path / "eval.parquet"), output, str(target), output_columns="probs")
+        probs[precision] = pq.read_table(f"{output}/part-0.parquet")["probs"].to_numpy()
+    assert "the export computes in BF16, the model was trained in FP32" in caplog.text
+    difference = np.abs(probs[""] - probs["BF16"]).max()
+    assert 0 < difference < 0.05
+
+
 def test_csv_output(trained, tmp_path):
     config, _ = trained
     predict_checkpoint(

@@ -77,7 +77,6 @@ def test_frozen_tables_do_not_move(click_config, tmp_path, optimizer):
         assert not torch.equal(before[key], after[key]), key
 
 
-# One table optimizer of FBGEMM's kernels and one of ours.
 @pytest.mark.parametrize("optimizer", ["adagrad", "adam"])
 def test_half_tables_train_and_export(click_config, tmp_path, optimizer):
     half = 'data_type: "FP16"'

@@ -173,11 +173,20 @@ def export(
     if item_input_path is not None:
         raise Unsupported("--item_input_path: match models come with a later version")
     refuse_existing(export_dir)
-    export_options = ExportOptions(
-        asset_files=tuple(name for name in (asset_files or "").split(",") if name),
-        additional_export_config=_json_object(additional_export_config),
-    )
+    additional = _json_object(additional_export_config)
     config = prepare(pipeline_config_path, edits=edits).config
+    precision = config.export_config.mixed_precision
+    if precision != config.train_config.mixed_precision:
+        logger.warning(
+            "the export computes in %s, the model was trained in %s",
+            precision or "FP32",
+            config.train_config.mixed_precision or "FP32",
+        )
+    export_options = ExportOptions(
+        mixed_precision=precision,
+        asset_files=tuple(name for name in (asset_files or "").split(",") if name),
+        additional_export_config=additional,
+    )
     options = from_environment()
     with process_group(options):
         if options.rank != 0:
@@ -244,7 +253,7 @@ def predict(
     _predict_table(
         config,
         predictor.features,
-        lambda batch: predictor.forward(batch.to_dict(sparse_dtype=torch.int64)),
+        predictor.forward_batch,
         paths=(predict_input_path, predict_output_path),
         reserved_columns=reserved_columns,
         output_columns=output_columns,

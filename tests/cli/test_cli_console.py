@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import re
@@ -58,6 +59,16 @@ def test_bugs_show_their_traceback(capsys):
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert err.rstrip().endswith("Please report the lines above.")
+
+
+def test_what_the_file_system_refuses_is_no_bug(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert run_command((tmp_path / "file").mkdir) == 1
+    assert capsys.readouterr().err == f"File exists: {tmp_path / 'file'}\n"
+    assert run_command(fail(OSError(errno.ENOSPC, "No space left on device"))) == 1
+    assert capsys.readouterr().err == "No space left on device\n"
+    assert run_command((tmp_path / "none").read_text) == 1
+    assert "Traceback" in capsys.readouterr().err, "a file that is not there we should have checked"
 
 
 def test_interrupt_and_exit(capsys):

@@ -1,6 +1,5 @@
 """A killed run, continued, ends with the same bits as one that was left alone."""
 
-import os
 import random
 import signal
 import subprocess
@@ -25,7 +24,6 @@ def _start(config: Path, run: Path) -> subprocess.Popen[bytes]:
         [*command, "--continue_train"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 

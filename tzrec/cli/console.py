@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -16,7 +17,20 @@ from tzrec.options import current_rank
 logger = logging.getLogger("tzrec")
 
 INTERRUPTED = 130
-BUG = 1
+BUG = FAILED = 1
+
+# What the file system has against it is no mistake of the program.
+_NOT_OURS = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.EMFILE,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 _LOUD = ("torch", "torchrec", "fbgemm_gpu", "fsspec", "numba", "tensorboard", "iopath")
 
@@ -88,12 +102,24 @@ def run_command(function: Callable[[], int | None]) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            return _bug()
+        if logger.isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
+        place = f": {error.filename}" if error.filename else ""
+        _say(f"{error.strerror}{place}")
+        return FAILED
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception:
-        traceback.print_exc()
-        _say("This is a bug in tzrec, not in your config. Please report the lines above.")
-        return BUG
+        return _bug()
+
+
+def _bug() -> int:
+    traceback.print_exc()
+    _say("This is a bug in tzrec, not in your config. Please report the lines above.")
+    return BUG
 
 
 def _say(text: str) -> None:
