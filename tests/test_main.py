@@ -154,10 +154,11 @@ def test_a_run_is_not_overwritten_by_accident(trained):
         train_and_evaluate(str(config))
 
 
-def test_a_finished_run_continued_says_so_and_changes_nothing(trained):
+def test_a_finished_run_continued_says_so_and_changes_nothing(trained, caplog):
     config, run = trained
     before = _weights(_last(run))
     train_and_evaluate(str(config), continue_train=True)
+    assert "is finished: 32 steps, 2 passes" in caplog.text
     after = _weights(_last(run))
     assert all(torch.equal(before[key], after[key]) for key in before)
 
@@ -174,6 +175,14 @@ def test_fine_tune_starts_from_other_weights(trained, tmp_path):
     dense = [key for key in source if "mlp" in key and "weight" in key]
     assert dense
     assert all(torch.equal(tuned[key], source[key]) for key in dense)
+
+
+def test_wrong_arguments_are_told_before_any_work(click_config, tmp_path):
+    config = str(click_config())
+    with pytest.raises(ConfigError, match="nothing to evaluate"):
+        evaluate(config, eval_input_path="")
+    with pytest.raises(ConfigError, match="did you mean 'ParquetDataset'"):
+        predict_checkpoint(config, "x", str(tmp_path / "o"), dataset_type="ParquetDatset")
 
 
 def test_what_is_not_there_yet_says_so(trained, tmp_path):

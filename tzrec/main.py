@@ -17,7 +17,7 @@ import torch
 
 from tzrec.config import edit_config, prepare
 from tzrec.constant import EVAL_RESULT_FILENAME, Mode
-from tzrec.errors import ConfigError, Unsupported
+from tzrec.errors import ConfigError, Unsupported, did_you_mean
 from tzrec.models.factory import create_model as _create_model
 from tzrec.models.model import PredictWrapper, TrainWrapper
 from tzrec.options import Options, from_environment
@@ -112,6 +112,8 @@ def evaluate(
         TzrecError: config, data or checkpoint are wrong.
     """
     config = prepare(pipeline_config_path, eval_input_path=eval_input_path, edits=edits).config
+    if not config.eval_input_path:
+        raise ConfigError("eval_input_path is empty: there is nothing to evaluate")
     options = from_environment()
     with process_group(options) as device:
         checkpoint, step = resolve(config.model_dir, checkpoint_path or "latest")
@@ -337,6 +339,7 @@ def _prediction_config(
         if dataset_type not in DatasetType.keys():  # noqa: SIM118 (an enum wrapper, no dict)
             raise ConfigError(
                 f"--dataset_type: {dataset_type!r}; known are {', '.join(DatasetType.keys())}"
+                f"{did_you_mean(dataset_type, DatasetType.keys())}"
             )
         edited.data_config.dataset_type = DatasetType.Value(dataset_type)  # type: ignore[assignment]
     if edit_config_json:

@@ -38,11 +38,11 @@ BATCH, STEPS, LARGEST = 128, 20, 50
 # A change here is a change of what is learnt: explain it in the commit.
 GOLDEN = {
     "deepfm_criteo": (0.69645, 0.62832, 0.55036, 0.8334),
-    "deepfm_frappe": (0.77728, 0, 0.71123, 0.6744),
+    "deepfm_frappe": (0.77728, 0.67940, 0.71123, 0.6744),
     "multi_tower_din_taobao": (0.69463, 0.68285, 0.59721, 0.8111),
-    "multi_tower_taobao": (0.69376, 0, 0.48566, 0.8330),
-    "wide_and_deep_criteo": (0.69221, 0, 0.52469, 0.8356),
-    "demo": (0.7399, 0, 0.56891, 0.8092),
+    "multi_tower_taobao": (0.69376, 0.67561, 0.48566, 0.8330),
+    "wide_and_deep_criteo": (0.69221, 0.93559, 0.52469, 0.8356),
+    "demo": (0.73990, 0.56965, 0.56891, 0.8092),
 }
 LOSS_TOLERANCE, LAST_TOLERANCE, AUC_TOLERANCE = 1e-4, 1e-2, 5e-3
 

@@ -79,6 +79,15 @@ class TrainingJob:
         with closing(train_loader, eval_loader):
             trainer = self._trainer(train_loader, eval_loader)
             restore_trainer(trainer, origin, ignore_optimizer=ignore_optimizer)
+            if trainer.is_finished:
+                logger.warning(
+                    "the run in %s is finished: %d steps, %d passes; nothing was done. Raise "
+                    "train_config.num_epochs or num_steps to go on",
+                    self.model_dir,
+                    trainer.state.step,
+                    trainer.state.epoch,
+                )
+                return
             self._write_run_files()
             self._announce(trainer, eval_loader)
             trainer.fit()

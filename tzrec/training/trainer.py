@@ -110,7 +110,7 @@ class Trainer:
         try:
             self._call("on_train_start")
             self.model.train()
-            while not self._finished():
+            while not self.is_finished:
                 self._run_pass()
             self._call("on_train_end")
         finally:
@@ -163,7 +163,9 @@ class Trainer:
     def _steps_done(self) -> bool:
         return bool(self.num_steps) and self.state.step >= self.num_steps
 
-    def _finished(self) -> bool:
+    @property
+    def is_finished(self) -> bool:
+        """True when a limit is reached or a hook asked to stop."""
         passes_done = bool(self.num_epochs) and self.state.epoch >= self.num_epochs
         return passes_done or self._steps_done() or self.stop_reason is not None
 

@@ -63,8 +63,8 @@ data_config {
 model_config {
   FEATURE_GROUPS
   deepfm {
-    deep { hidden_units: [400, 400, 400] dropout_ratio: 0.2 use_bn: true }
-    wide_init_fn: "nn.init.normal_,std=1e-4"
+    deep { hidden_units: [400, 400, 400] dropout_ratio: 0.3 use_bn: true }
+    wide_init_fn: "nn.init.normal_,std=1e-2"
   }
   losses { binary_cross_entropy {} }
   # Predictions crowd near 0 and 1 here, so the bins of the AUC must be fine.
@@ -96,7 +96,7 @@ def convert(source: Path) -> Converted:
         for part, table in tables.items()
     }
     features = tuple(
-        Id(name, side, high - low + 1, dim=10, init_fn="nn.init.normal_,std=1e-4")
+        Id(name, side, high - low + 1, dim=10, init_fn="nn.init.normal_,std=1e-2")
         for (name, side), (low, high) in zip(_SIDES.items(), blocks.values(), strict=True)
     )
     groups = wide_and_deep_groups(tuple(_SIDES), tuple(_SIDES))

@@ -29,7 +29,7 @@ class NonFiniteGuard(Hook):
         raise TrainingError(
             f"{what} is {float(total_loss):g} at step {trainer.state.step}; "
             f"{_cause(trainer, batch)}",
-            hint="no weight was changed by this step and the last checkpoint is untouched; "
+            hint="no weight was changed by this step, and checkpoints are untouched; "
             "mend the input, lower the learning rate, or set train_config.grad_clipping",
         )
 
