@@ -13,15 +13,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tzrec.config import edit_config, prepare
+from tzrec.config import prepare
 from tzrec.constant import EVAL_RESULT_FILENAME, Mode
-from tzrec.errors import ConfigError, Unsupported, did_you_mean
+from tzrec.deploy.commands import (
+    PredictRequest,
+    golden_rows,
+    predict_input,
+    prediction_config,
+    restored_model,
+)
+from tzrec.deploy.export import export_artefact, refuse_existing
+from tzrec.deploy.options import ExportOptions
+from tzrec.deploy.predictor import Predictor
+from tzrec.errors import ConfigError, Unsupported
 from tzrec.models.factory import create_model as _create_model
-from tzrec.models.model import PredictWrapper, TrainWrapper
-from tzrec.options import Options, from_environment
-from tzrec.protos.data_pb2 import DatasetType
+from tzrec.models.model import TrainWrapper
+from tzrec.options import from_environment
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.training import build
 from tzrec.training.build import build_features as _create_features
@@ -169,23 +176,13 @@ def export(
     Raises:
         TzrecError: config or checkpoint are wrong, or the export differs from the model.
     """
-    from tzrec.deploy.export import export_artefact, refuse_existing
-    from tzrec.deploy.options import ExportOptions
-
     if item_input_path is not None:
         raise Unsupported("--item_input_path: match models come with a later version")
     refuse_existing(export_dir)
     additional = _json_object(additional_export_config)
     config = prepare(pipeline_config_path, edits=edits).config
-    precision = config.export_config.mixed_precision
-    if precision != config.train_config.mixed_precision:
-        logger.warning(
-            "the export computes in %s, the model was trained in %s",
-            precision or "FP32",
-            config.train_config.mixed_precision or "FP32",
-        )
     export_options = ExportOptions(
-        mixed_precision=precision,
+        mixed_precision=_export_precision(config),
         asset_files=tuple(name for name in (asset_files or "").split(",") if name),
         additional_export_config=additional,
     )
@@ -196,12 +193,12 @@ def export(
             return Path(export_dir)
         checkpoint, _ = resolve(config.model_dir, checkpoint_path, config.export_config)
         features = _create_features(config.data_config, config.feature_configs)
-        wrapper = _restored(config, features, checkpoint)
+        wrapper = restored_model(config, features, checkpoint)
         path = export_artefact(
             config=config,
             model=wrapper.model,
             features=features,
-            golden=_golden_rows(config, features, options),
+            golden=golden_rows(config, features, options),
             export_dir=export_dir,
             options=export_options,
         )
@@ -246,17 +243,13 @@ def predict(
     Raises:
         TzrecError: the export, the input or an argument is wrong; nothing is written then.
     """
-    from tzrec.deploy.predictor import Predictor
-
     if is_profiling:
         raise Unsupported("--is_profiling: profiling comes with a later version")
     predictor = Predictor.load(scripted_model_path)
-    config = _prediction_config(predictor.config, batch_size, dataset_type, edit_config_json)
-    _predict_table(
-        config,
-        predictor.features,
-        predictor.forward_batch,
-        paths=(predict_input_path, predict_output_path),
+    config = prediction_config(predictor.config, batch_size, dataset_type, edit_config_json)
+    request = PredictRequest(
+        predict_input_path,
+        predict_output_path,
         reserved_columns=reserved_columns,
         output_columns=output_columns,
         writer_type=writer_type,
@@ -264,6 +257,7 @@ def predict(
         debug_level=debug_level,
         threads=predict_threads or max(config.data_config.num_workers, 1),
     )
+    predict_input(config, predictor.features, predictor.forward_batch, request)
 
 
 def predict_checkpoint(
@@ -287,110 +281,30 @@ def predict_checkpoint(
         TzrecError: config, checkpoint or input are wrong; nothing is written then.
     """
     config = prepare(pipeline_config_path, edits=edits).config
-    config = _prediction_config(config, batch_size, dataset_type, edit_config_json)
+    config = prediction_config(config, batch_size, dataset_type, edit_config_json)
     checkpoint, _ = resolve(config.model_dir, checkpoint_path or "latest")
     features = _create_features(config.data_config, config.feature_configs)
-    wrapper = _restored(config, features, checkpoint)
-    _predict_table(
-        config,
-        features,
-        lambda batch: wrapper(batch)[0],
-        paths=(predict_input_path, predict_output_path),
+    wrapper = restored_model(config, features, checkpoint)
+    request = PredictRequest(
+        predict_input_path,
+        predict_output_path,
         reserved_columns=reserved_columns,
         output_columns=output_columns,
         writer_type=writer_type,
         steps=predict_steps,
     )
+    predict_input(config, features, lambda batch: wrapper(batch)[0], request)
 
 
-def _restored(config: EasyRecConfig, features: list[Any], checkpoint: Path) -> PredictWrapper:
-    """Builds the model for prediction and gives it the weights of a checkpoint."""
-    model = build.build_model(config, features, with_labels=False)
-    precision = config.train_config.mixed_precision or None
-    wrapper = PredictWrapper(model, device=torch.device("cpu"), mixed_precision=precision)
-    logger.info("weights of %s: %s", checkpoint, restore_model(wrapper, checkpoint))
-    model.set_is_inference(True)
-    wrapper.eval()
-    return wrapper
-
-
-def _golden_rows(
-    config: EasyRecConfig, features: list[Any], options: Options
-) -> dict[str, torch.Tensor]:
-    """Returns the first batch of the training data as the exported model takes it."""
-    loader = build.build_loader(
-        config, features, config.train_input_path, mode=Mode.PREDICT, options=options
-    )
-    with closing(loader):
-        return next(iter(loader)).to_dict(sparse_dtype=torch.int64)
-
-
-def _prediction_config(
-    config: EasyRecConfig,
-    batch_size: int | None,
-    dataset_type: str | None,
-    edit_config_json: str | None,
-) -> EasyRecConfig:
-    edited = EasyRecConfig()
-    edited.CopyFrom(config)
-    if batch_size:
-        edited.data_config.eval_batch_size = batch_size
-    if dataset_type:
-        if dataset_type not in DatasetType.keys():  # noqa: SIM118 (an enum wrapper, no dict)
-            raise ConfigError(
-                f"--dataset_type: {dataset_type!r}; known are {', '.join(DatasetType.keys())}"
-                f"{did_you_mean(dataset_type, DatasetType.keys())}"
-            )
-        edited.data_config.dataset_type = DatasetType.Value(dataset_type)  # type: ignore[assignment]
-    if edit_config_json:
-        edit_config(edited, edit_config_json)
-    return edited
-
-
-def _predict_table(
-    config: EasyRecConfig,
-    features: list[Any],
-    forward: Any,
-    *,
-    paths: tuple[str, str],
-    reserved_columns: str | None,
-    output_columns: str | None,
-    writer_type: str | None,
-    steps: int | None,
-    debug_level: int = 0,
-    threads: int = 1,
-) -> None:
-    from tzrec.datasets.dataset import create_writer
-    from tzrec.deploy.batch_predict import predict_table
-
-    options = from_environment()
-    reserved = [name for name in (reserved_columns or "").split(",") if name]
-    loader = build.build_loader(
-        config,
-        features,
-        paths[0],
-        mode=Mode.PREDICT,
-        options=options,
-        reserved_columns=reserved,
-        debug_level=debug_level,
-    )
-    with closing(loader):
-        summary = predict_table(
-            forward,
-            loader,
-            create_writer(paths[1], writer_type or _default_writer(config), rank=options.rank),
-            output_columns=[name for name in (output_columns or "").split(",") if name] or None,
-            steps=steps,
-            threads=threads,
-            debug_features=features if debug_level > 0 else None,
-            timeout=options.predict_queue_timeout,
+def _export_precision(config: EasyRecConfig) -> str:
+    exported, trained = config.export_config.mixed_precision, config.train_config.mixed_precision
+    if exported != trained:
+        logger.warning(
+            "the export computes in %s, the model was trained in %s",
+            exported or "FP32",
+            trained or "FP32",
         )
-    logger.info("%s to %s", summary, paths[1])
-    logger.info("Predict Finished.")
-
-
-def _default_writer(config: EasyRecConfig) -> str:
-    return DatasetType.Name(config.data_config.dataset_type).replace("Dataset", "Writer")
+    return exported
 
 
 def _json_object(text: str | None) -> dict[str, Any]:

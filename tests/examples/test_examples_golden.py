@@ -24,25 +24,26 @@ from tzrec.cli import COMMANDS, main
 from tzrec.cli.parser import Parser
 from tzrec.config import prepare
 from tzrec.main import export, predict, predict_checkpoint, train_and_evaluate
+from tzrec.training.build import build_features
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "tzrec" / "demo" / "demo.config"
 CONFIGS = [*sorted((ROOT / "examples").glob("*.config")), DEMO]
 
 BATCH, STEPS, LARGEST = 128, 20, 50
-# Total loss of the first, the eighth and the last step, and AUC on 1,000 other rows. Written down
+# Total loss of the first, the fifth and the last step, and AUC on 1,000 other rows. Written down
 # on an x86-64 CPU with AVX-512; AVX2 gives the same digits. Where a CPU adds in another order
-# (MKL_CBWR=COMPATIBLE, ATEN_CPU_CAPABILITY=default) the first eight stay within 1e-5, the last
+# (MKL_CBWR=COMPATIBLE, ATEN_CPU_CAPABILITY=default) the first five stay within 1e-6, the last
 # within 3e-3: Adagrad and Adam start with steps of the gradient's sign, whatever its size, and
 # rounding decides the sign of the smallest.
 # A change here is a change of what is learnt: explain it in the commit.
 GOLDEN = {
-    "deepfm_criteo": (0.69645, 0.62832, 0.55036, 0.8334),
-    "deepfm_frappe": (0.77728, 0.67940, 0.71123, 0.6744),
-    "multi_tower_din_taobao": (0.69463, 0.68285, 0.59721, 0.8111),
-    "multi_tower_taobao": (0.69376, 0.67561, 0.48566, 0.8330),
-    "wide_and_deep_criteo": (0.69221, 0.93559, 0.52469, 0.8356),
-    "demo": (0.73990, 0.56965, 0.56891, 0.8092),
+    "deepfm_criteo": (0.69645, 0.63877, 0.55036, 0.8334),
+    "deepfm_frappe": (0.76932, 0.87919, 0.60010, 0.7777),
+    "multi_tower_din_taobao": (0.69463, 0.68932, 0.59721, 0.8111),
+    "multi_tower_taobao": (0.69376, 0.68370, 0.48566, 0.8330),
+    "wide_and_deep_criteo": (0.69221, 0.64385, 0.52469, 0.8356),
+    "demo": (0.73990, 0.68444, 0.56891, 0.8092),
 }
 LOSS_TOLERANCE, LAST_TOLERANCE, AUC_TOLERANCE = 1e-4, 1e-2, 5e-3
 
@@ -125,7 +126,7 @@ def test_learns_and_predicts_what_it_did(path, tmp_path, losses):
     config = learn(path, tmp_path)
     result = json.loads((tmp_path / "run" / "train_eval_result_v2.txt").read_text())
     assert len(losses) == STEPS
-    found = (losses[0], losses[7], losses[-1], result["auc"])
+    found = (losses[0], losses[4], losses[-1], result["auc"])
     golden = GOLDEN[path.stem]
     assert found[:2] == pytest.approx(golden[:2], rel=LOSS_TOLERANCE), found
     assert found[2] == pytest.approx(golden[2], rel=LAST_TOLERANCE), found
@@ -192,3 +193,19 @@ def test_the_commands_of_the_header_are_ones(path):
         config = arguments.get("config") or arguments.get("pipeline_config_path")
         if config is not None and path != DEMO:
             assert config == f"examples/{path.name}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=stem)
+def test_the_header_says_what_it_needs(path):
+    header = path.read_text().split("\n\n")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    assert "# Needs: " in header
+    config = prepare(str(path)).config
+    for folder in re.findall(r"data/\w+", header):
+        assert folder in f"{config.train_input_path},{config.eval_input_path}"
+    for change in re.findall(r"# Change:  add (.*)", header):
+        assert main(["check", str(path), *shlex.split(change)]) == 0
+    for name in re.findall(r"^# {12}(\w+) ", header, re.MULTILINE):
+        # The columns of the table: first of a range, a label or a feature.
+        named = {f.name for f in build_features(config.data_config, config.feature_configs)}
+        assert name in {*named, *config.data_config.label_fields}

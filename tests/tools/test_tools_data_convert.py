@@ -15,17 +15,19 @@ from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.tools.convert import census_income, frappe
 from tzrec.tools.data_convert import DATASETS, add_arguments, convert, run
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+FRAPPE_SIZES = [957, 4082, 7, 7, 2, 3, 2, 9, 80, 233]
 
 
-def frappe_like(directory, **changes):
+def frappe_like(directory, *, rows=60, **changes):
     """Three fields of the ten are large enough to tell them apart."""
     sizes = dict(zip(frappe._SIDES, [5, 9, 2, 2, 2, 2, 2, 3, 2, 4], strict=True)) | changes
     rng = np.random.default_rng(0)
-    for part, rows in {"train": 60, "valid": 12, "test": 9}.items():
-        columns, start = {"label": rng.integers(0, 2, rows)}, 0
+    for part, num_rows in {"train": rows, "valid": 12, "test": 9}.items():
+        columns, start = {"label": rng.integers(0, 2, num_rows)}, 0
         for name, size in sizes.items():
-            values = rng.integers(0, size, rows)
+            values = rng.integers(0, size, num_rows)
             if part == "train":
                 values[:size] = np.arange(size)  # every id is used somewhere
             columns[name] = values + start
@@ -267,6 +269,19 @@ def test_the_input_is_not_overwritten(tmp_path):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data is not here")
 def test_real_frappe_has_the_published_sizes(tmp_path):
     converted = convert("frappe", SHARED / "frappe", tmp_path)
-    assert [f.num_buckets for f in converted.features] == [957, 4082, 7, 7, 2, 3, 2, 9, 80, 233]
+    assert [f.num_buckets for f in converted.features] == FRAPPE_SIZES
     rows = {part: table.num_rows for part, table in converted.parts.items()}
     assert rows == {"train": 202_005, "valid": 57_722, "test": 28_860}
+
+
+def test_the_frappe_example_is_what_the_conversion_writes(tmp_path):
+    """Made-up rows with the published vocabularies give the shipped config, but for paths."""
+    source = tmp_path / "in"
+    source.mkdir()
+    frappe_like(source, rows=5000, **dict(zip(frappe._SIDES, FRAPPE_SIZES, strict=True)))
+    convert("frappe", source, tmp_path / "out")
+    written = prepare(str(tmp_path / "out" / "frappe.config")).config
+    example = prepare(str(ROOT / "examples" / "deepfm_frappe.config")).config
+    for config in (written, example):
+        config.train_input_path = config.eval_input_path = config.model_dir = "anywhere"
+    assert written == example

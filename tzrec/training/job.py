@@ -172,7 +172,7 @@ class TrainingJob:
                 features=self.features,
                 model_dir=self.model_dir,
                 batch_size=self.config.data_config.batch_size,
-                eval_rows=eval_loader.num_rows if eval_loader is not None else None,
+                eval_loader=eval_loader,
                 mixed_precision=self.config.train_config.mixed_precision,
             ),
         )

@@ -11,7 +11,7 @@ from torch import nn
 
 from tzrec.optim.sparse_parameters import split_sparse_parameters, table_configs
 from tzrec.training.hooks.progress import ProgressHook
-from tzrec.training.trainer import Trainer
+from tzrec.training.trainer import Loader, Trainer
 
 _WIDTH = 14
 
@@ -22,7 +22,7 @@ def start_summary(
     features: Sequence[Any],
     model_dir: str | Path,
     batch_size: int,
-    eval_rows: int | None,
+    eval_loader: Loader | None,
     mixed_precision: str,
 ) -> str:
     """Returns the lines shown before the first step: rows, features, parameters, steps."""
@@ -35,9 +35,10 @@ def start_summary(
     if per_pass:
         steps += f" ({per_pass:,} per pass)"
     kinds = _count_kinds(features)
+    held_out = f"{_count(eval_loader.num_rows)} eval" if eval_loader else "no evaluation"
     lines = {
         "model": type(base_model).__name__,
-        "rows": f"{_count(rows)} train, {_count(eval_rows)} eval, batch {batch_size:,}",
+        "rows": f"{_count(rows)} train, {held_out}, batch {batch_size:,}",
         "features": f"{len(features)} ({kinds})",
         "parameters": f"{sparse:,} in embedding tables, {dense:,} dense",
         "steps": steps,
