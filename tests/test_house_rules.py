@@ -230,7 +230,7 @@ def test_test_files_have_different_names():
 
 def test_no_absolute_path_of_a_machine_is_written_down():
     suffixes = {".py", ".md", ".toml", ".config", ".txt", ".proto", ".yml", ""}
-    here = str(ROOT.parent) + "/"
+    here = str(ROOT) + "/"
     for folder in ("tzrec", "tests", "docs", "examples", "benchmarks", "scripts", ".ci"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and path.suffix in suffixes and "__pycache__" not in path.parts:
