@@ -59,6 +59,15 @@ def test_eval_agrees_with_the_evaluation_in_training(trained):
     assert best["auc"] == pytest.approx(max(r["auc"] for r in read_results(run)), abs=1e-6)
 
 
+def test_a_checkpoint_of_another_run_can_be_evaluated(trained, tmp_path):
+    config, run = trained
+    edits = [f"model_dir={tmp_path}/elsewhere"]
+    metrics = evaluate(str(config), checkpoint_path=str(run), edits=edits)
+    assert metrics == pytest.approx(evaluate(str(config)))
+    line = json.loads((tmp_path / "elsewhere" / "eval_result.txt").read_text())
+    assert line["global_step"] is None
+
+
 def test_exported_equals_checkpoint_row_by_row(trained, tmp_path):
     config, _ = trained
     export(str(config), str(tmp_path / "export"))

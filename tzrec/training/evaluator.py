@@ -66,6 +66,7 @@ def record_result(path: Path, global_step: int | None, metrics: dict[str, float]
     """Appends one JSON line with the step and the metrics sorted by name; rank 0 only."""
     if dist.is_initialized() and dist.get_rank() != 0:
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps({"global_step": global_step, **dict(sorted(metrics.items()))}) + "\n")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from tzrec.datasets.position import DataPosition
 
@@ -39,16 +40,30 @@ class TrainState:
         state: dict[str, Any] = {
             "step": self.step,
             "epoch": self.epoch,
-            "rng": {"cpu": torch.get_rng_state()},
+            "rng": {"cpu": _of_ranks(torch.get_rng_state())},
         }
         if torch.cuda.is_available():
-            state["rng"]["cuda"] = torch.cuda.get_rng_state()
+            state["rng"]["cuda"] = _of_ranks(torch.cuda.get_rng_state())
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned, the random state included."""
+        """Restores what `state_dict` returned, the random state included.
+
+        With another number of ranks the ranks beyond the stored ones keep their own.
+        """
         self.step = state["step"]
         self.epoch = state["epoch"]
-        torch.set_rng_state(state["rng"]["cpu"])
-        if "cuda" in state["rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["rng"]["cuda"])
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        if rank < len(state["rng"]["cpu"]):
+            torch.set_rng_state(state["rng"]["cpu"][rank])
+        if torch.cuda.is_available() and rank < len(state["rng"].get("cuda", [])):
+            torch.cuda.set_rng_state(state["rng"]["cuda"][rank])
+
+
+def _of_ranks(value: torch.Tensor) -> list[torch.Tensor]:
+    """Returns a value of each rank."""
+    values = [value]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        values = values * dist.get_world_size()
+        dist.all_gather_object(values, value)
+    return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import gc
 from collections.abc import Iterator
 
 import torch
@@ -49,9 +50,14 @@ def init_process_group(options: Options) -> torch.device:
 
 
 def destroy() -> None:
-    """Ends the process group; without it a correct run ends in an abort of the process."""
+    """Ends the process group and its threads.
+
+    A gloo thread that still drops its last tensor when Python ends aborts the process. The
+    threads end with the last reference to the group, and models refer to it in cycles.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
 
 
 @contextlib.contextmanager
