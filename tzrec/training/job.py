@@ -69,15 +69,17 @@ class TrainingJob:
             fine_tune_checkpoint=config.train_config.fine_tune_checkpoint,
         )
         build.set_tf32(config)
-        build.seed_everything(
-            build.run_seed(config, self.options), deterministic=self.options.deterministic
-        )
+        seed = build.run_seed(config, self.options)
+        build.seed_everything(seed, deterministic=self.options.deterministic)
         train_loader = self._loader(config.train_input_path, Mode.TRAIN)
         eval_loader = None
         if config.eval_input_path:
             eval_loader = self._loader(config.eval_input_path, Mode.EVAL)
         with closing(train_loader, eval_loader):
             trainer = self._trainer(train_loader, eval_loader)
+            if self.options.rank:
+                # All ranks have drawn the same weights; from here on each has its own dropout.
+                torch.manual_seed(seed + self.options.rank)
             restore_trainer(trainer, origin, ignore_optimizer=ignore_optimizer)
             if trainer.is_finished:
                 logger.warning(
