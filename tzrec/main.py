@@ -21,13 +21,13 @@ from tzrec.deploy.commands import (
     predict_input,
     prediction_config,
     restored_model,
+    split_names,
 )
 from tzrec.deploy.export import export_artefact, refuse_existing
 from tzrec.deploy.options import ExportOptions
 from tzrec.deploy.predictor import Predictor
 from tzrec.errors import ConfigError, Unsupported
 from tzrec.models.factory import create_model as _create_model
-from tzrec.models.model import TrainWrapper
 from tzrec.options import from_environment
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.training import build
@@ -125,11 +125,7 @@ def evaluate(
     with process_group(options) as device:
         checkpoint, step = resolve(config.model_dir, checkpoint_path or "latest")
         features = _create_features(config.data_config, config.feature_configs)
-        model = TrainWrapper(
-            build.build_model(config, features),
-            device=device,
-            mixed_precision=config.train_config.mixed_precision or None,
-        ).to(device)
+        model = build.build_train_wrapper(config, features, device).to(device)
         logger.info("weights of %s: %s", checkpoint, restore_model(model, checkpoint))
         loader = build.build_loader(
             config, features, config.eval_input_path, mode=Mode.EVAL, options=options
@@ -140,7 +136,6 @@ def evaluate(
                 loader,
                 device=device,
                 num_steps=config.eval_config.num_steps,
-                num_batches=loader.num_batches,
             )
     result_path = Path(config.model_dir) / eval_result_filename
     record_result(result_path, None if checkpoint_path else step, metrics)
@@ -183,7 +178,7 @@ def export(
     config = prepare(pipeline_config_path, edits=edits).config
     export_options = ExportOptions(
         mixed_precision=_export_precision(config),
-        asset_files=tuple(name for name in (asset_files or "").split(",") if name),
+        asset_files=tuple(split_names(asset_files)),
         additional_export_config=additional,
     )
     options = from_environment()

@@ -124,15 +124,14 @@ def predict_input(
         request.input_path,
         mode=Mode.PREDICT,
         options=options,
-        reserved_columns=_names(request.reserved_columns),
-        debug_level=request.debug_level,
+        reserved_columns=split_names(request.reserved_columns),
     )
     with closing(loader):
         summary = predict_table(
             forward,
             loader,
             create_writer(request.output_path, writer_type, rank=options.rank),
-            output_columns=_names(request.output_columns) or None,
+            output_columns=split_names(request.output_columns) or None,
             steps=request.steps,
             threads=request.threads,
             debug_features=features if request.debug_level > 0 else None,
@@ -142,5 +141,6 @@ def predict_input(
     logger.info("Predict Finished.")
 
 
-def _names(comma_list: str | None) -> list[str]:
+def split_names(comma_list: str | None) -> list[str]:
+    """Returns the names of a comma list; empty ones are left out."""
     return [name for name in (comma_list or "").split(",") if name]

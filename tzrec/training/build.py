@@ -11,7 +11,7 @@ from tzrec.constant import Mode
 from tzrec.datasets.dataset import create_dataloader
 from tzrec.features.feature import BaseFeature, FgMode, create_features
 from tzrec.models.factory import create_model
-from tzrec.models.model import BaseModel
+from tzrec.models.model import BaseModel, TrainWrapper
 from tzrec.options import Options
 from tzrec.protos.data_pb2 import DataConfig
 from tzrec.protos.data_pb2 import FgMode as FgModeProto
@@ -41,6 +41,17 @@ def build_model(
     )
 
 
+def build_train_wrapper(
+    config: EasyRecConfig, features: list[BaseFeature], device: torch.device
+) -> TrainWrapper:
+    """Creates the model with its losses and metrics, for training and evaluation."""
+    return TrainWrapper(
+        build_model(config, features),
+        device=device,
+        mixed_precision=config.train_config.mixed_precision or None,
+    )
+
+
 def build_loader(
     config: EasyRecConfig,
     features: list[BaseFeature],
@@ -49,7 +60,6 @@ def build_loader(
     mode: Mode,
     options: Options,
     reserved_columns: list[str] | None = None,
-    debug_level: int = 0,
 ) -> Any:
     """Creates the loader of this rank."""
     return create_dataloader(
@@ -61,7 +71,6 @@ def build_loader(
         rank=options.rank,
         world_size=options.world_size,
         seed=run_seed(config, options),
-        debug_level=debug_level,
     )
 
 

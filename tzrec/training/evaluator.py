@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from tzrec.batch import Batch
+from tzrec.training.trainer import Loader
 
 logger = logging.getLogger("tzrec")
 
@@ -22,11 +21,10 @@ _QUIET_SECONDS = 10.0
 
 def run_evaluation(
     model: nn.Module,
-    loader: Iterable[Batch],
+    loader: Loader,
     *,
     device: torch.device,
     num_steps: int = 0,
-    num_batches: int | None = None,
 ) -> dict[str, float]:
     """Returns the metrics of ``model`` over one pass of ``loader``.
 
@@ -37,7 +35,6 @@ def run_evaluation(
         loader: evaluation batches.
         device: where batches are moved to.
         num_steps: batches to read, 0 = all.
-        num_batches: batches that are expected, for the progress line.
     """
     wrapped: Any = model
     base_model = getattr(wrapped, "module", wrapped).model
@@ -54,7 +51,7 @@ def run_evaluation(
                 base_model.update_metric(predictions, batch, losses)
                 if time.monotonic() - reported > _QUIET_SECONDS:
                     reported = time.monotonic()
-                    of_all = f"/{num_batches}" if num_batches else ""
+                    of_all = f"/{loader.num_batches}" if loader.num_batches else ""
                     logger.info("evaluated %d%s batches", step + 1, of_all)
             metrics = base_model.compute_metric()
     finally:

@@ -13,7 +13,6 @@ import torch
 import tzrec
 from tzrec.config.load import save_message
 from tzrec.constant import TRAIN_EVAL_RESULT_FILENAME, Mode
-from tzrec.models.model import TrainWrapper
 from tzrec.optim.optimizer import build_optimizer
 from tzrec.options import Options
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
@@ -102,12 +101,8 @@ class TrainingJob:
 
     def _trainer(self, train_loader: Any, eval_loader: Any) -> Trainer:
         train_config = self.config.train_config
-        model = TrainWrapper(
-            build.build_model(self.config, self.features),
-            device=self.device,
-            mixed_precision=train_config.mixed_precision or None,
-        )
-        model = distribute(model, train_config=train_config, device=self.device)
+        wrapper = build.build_train_wrapper(self.config, self.features, self.device)
+        model = distribute(wrapper, train_config=train_config, device=self.device)
         return Trainer(
             model,
             build_optimizer(model, train_config),
@@ -145,7 +140,6 @@ class TrainingJob:
                 loader,
                 device=self.device,
                 num_steps=self.config.eval_config.num_steps,
-                num_batches=loader.num_batches,
             )
             step = trainer.state.last_step
             record_result(self.model_dir / TRAIN_EVAL_RESULT_FILENAME, step, metrics)
