@@ -48,8 +48,15 @@ def test_any_protobuf_major_may_load_them(proto):
 OWN_FIELDS = {
     model_pb2.ModelConfig: ["custom_model"],
     loss_pb2.LossConfig: ["weight"],
-    train_pb2.TrainConfig: ["early_stop", "embedding_l2", "dense_l2", "seed"],
-    data_pb2.DataConfig: ["loader"],
+    train_pb2.TrainConfig: [
+        "early_stop",
+        "embedding_l2",
+        "dense_l2",
+        "seed",
+        "max_non_finite_steps",
+        "on_table_mismatch",
+    ],
+    data_pb2.DataConfig: ["loader", "max_bad_rows", "event_time_field"],
     optimizer_pb2.DenseOptimizer: ["reduce_on_plateau_learning_rate"],
     optimizer_pb2.SparseOptimizer: ["reduce_on_plateau_learning_rate"],
 }

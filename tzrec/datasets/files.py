@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from tzrec.errors import DataError, MissingDependencyError
+from tzrec.errors import DataError
+from tzrec.storage import file_system, is_local
 
 logger = logging.getLogger("tzrec")
 
@@ -52,12 +51,12 @@ def expand_paths(input_path: str, suffix: str) -> list[str]:
 
 
 def _expand(part: str, suffix: str) -> list[str]:
-    system, path = _fsspec(part)
+    system, path = file_system(part)
 
     def full(name: str) -> str:
-        return name if _is_local(system) else system.unstrip_protocol(name)
+        return name if is_local(system) else system.unstrip_protocol(name)
 
-    local_prefix = part if _is_local(system) and "://" not in part else None
+    local_prefix = part if is_local(system) and "://" not in part else None
     if _GLOB_CHARACTERS & set(part):
         names = sorted(str(name) for name in system.glob(path))
         files = [name for name in names if system.isfile(name) and _is_data(name)]
@@ -75,26 +74,10 @@ def _is_data(name: str) -> bool:
     return not any(part.startswith(("_", ".")) for part in name.split("/")[-1:])
 
 
-def _fsspec(path: str) -> tuple[Any, str]:
-    try:
-        return fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError) as error:
-        scheme = path.partition("://")[0]
-        raise MissingDependencyError(
-            f"no file system for {path!r}: {error}",
-            hint=f"install the fsspec package that knows {scheme}://",
-        ) from error
-
-
-def _is_local(system: Any) -> bool:
-    protocol = system.protocol
-    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
-
-
 def arrow_filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     """Returns the Arrow file system of a path and the path within it."""
-    system, inner = _fsspec(path)
-    if _is_local(system):
+    system, inner = file_system(path)
+    if is_local(system):
         return pafs.LocalFileSystem(), inner
     return pafs.PyFileSystem(pafs.FSSpecHandler(system)), inner
 
