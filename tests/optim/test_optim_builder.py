@@ -6,7 +6,8 @@ import pytest
 import torch
 from google.protobuf import text_format
 
-from tzrec.errors import ConfigError, Unsupported
+from tzrec.config.specs import SPARSE_OPTIMIZERS
+from tzrec.errors import ConfigError
 from tzrec.ops.cpu.rule import UpdateRule
 from tzrec.optim.optimizer_builder import (
     create_dense_optimizer,
@@ -54,6 +55,48 @@ def dense(text):
             ),
         ),
         (
+            "partial_rowwise_adam_optimizer"
+            " { lr: 0.5 beta1: 0.25 beta2: 0.75 weight_decay: 0.125 }",
+            UpdateRule(
+                "partial_rowwise_adam",
+                0.5,
+                beta1=0.25,
+                beta2=0.75,
+                weight_decay=0.125,
+                weight_decay_mode="decoupled",
+            ),
+        ),
+        *(
+            (
+                f"{kind}_optimizer {{ lr: 0.5 beta1: 0.25 beta2: 0.75 weight_decay: 0.125 }}",
+                UpdateRule(
+                    kind,
+                    0.5,
+                    beta1=0.25,
+                    beta2=0.75,
+                    weight_decay=0.125,
+                    weight_decay_mode="own",
+                ),
+            )
+            for kind in ("lamb", "partial_rowwise_lamb")
+        ),
+        (
+            "lars_sgd_optimizer { lr: 0.5 momentum: 0.25 weight_decay: 0.125 }",
+            UpdateRule("lars_sgd", 0.5, momentum=0.25, weight_decay=0.125, weight_decay_mode="own"),
+        ),
+        (
+            "adadelta_optimizer { lr: 0.5 rho: 0.25 eps: 0.125 weight_decay: 0.5 }",
+            UpdateRule(
+                "adadelta", 0.5, rho=0.25, eps=0.125, weight_decay=0.5, weight_decay_mode="l2"
+            ),
+        ),
+        (
+            "rmsprop_optimizer { lr: 0.5 alpha: 0.25 eps: 0.125 weight_decay: 0.5 }",
+            UpdateRule(
+                "rmsprop", 0.5, alpha=0.25, eps=0.125, weight_decay=0.5, weight_decay_mode="l2"
+            ),
+        ),
+        (
             "sgd_optimizer { lr: 0.5 gradient_clipping: true max_gradient: 0.25 }",
             UpdateRule("sgd", 0.5, max_gradient=0.25),
         ),
@@ -67,32 +110,26 @@ def test_sparse_optimizers(text, rule):
     assert sparse(text) == rule
 
 
-def test_sparse_defaults():
-    rule = sparse("adam_optimizer { lr: 0.5 gradient_clipping: true }")
+@pytest.mark.parametrize("name", SPARSE_OPTIMIZERS)
+def test_sparse_defaults(name):
+    """The schema's reference: what each optimizer is when only the learning rate is given."""
+    rule = sparse(f"{name} {{ lr: 0.5 gradient_clipping: true }}")
+    assert name == f"{rule.kind}_optimizer"
     assert rule.max_gradient == 1.0
     assert (rule.beta1, rule.beta2) == pytest.approx((0.9, 0.999))
-    assert rule.eps == 1e-8
-    assert math.isinf(sparse("sgd_optimizer { lr: 0.5 }").max_gradient)
+    assert (rule.momentum, rule.rho, rule.alpha) == pytest.approx((0.9, 0.95, 0.99))
+    assert rule.eps == pytest.approx(1e-6 if rule.kind == "adadelta" else 1e-8)
+    assert rule.weight_decay == rule.initial_accumulator_value == 0
+    assert math.isinf(sparse(f"{name} {{ lr: 0.5 }}").max_gradient)
+
+
+def test_every_sparse_optimizer_of_the_schema_is_built():
+    oneof = SparseOptimizer.DESCRIPTOR.oneofs_by_name["optimizer"]
+    assert {field.name for field in oneof.fields} == set(SPARSE_OPTIMIZERS)
 
 
 def test_embedding_l2_is_part_of_the_rule():
     assert sparse("sgd_optimizer { lr: 0.5 }", embedding_l2=0.25).embedding_l2 == 0.25
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "lars_sgd",
-        "lamb",
-        "partial_rowwise_lamb",
-        "partial_rowwise_adam",
-        "adadelta",
-        "rmsprop",
-    ],
-)
-def test_sparse_optimizers_of_later_versions(name):
-    with pytest.raises(Unsupported, match=f"sparse_optimizer.{name}_optimizer"):
-        sparse(f"{name}_optimizer {{ lr: 0.5 }}")
 
 
 def test_no_optimizer():

@@ -218,6 +218,11 @@ def test_plateau_minimum():
     assert found == pytest.approx([0.8, 0.4, 0.3])
 
 
+def test_plateau_takes_what_is_not_a_number_for_no_improvement():
+    values = [math.nan, 0.6, 0.7, math.nan, 0.8]
+    assert observe_all(PLATEAU % "", values) == [0.4, 0.4, 0.4, 0.2, 0.2]
+
+
 def test_plateau_survives_a_restart():
     first, second = Groups(BASE), Groups(BASE)
     scheduler, restored = (schedule(PLATEAU % "patience: 2", o) for o in (first, second))

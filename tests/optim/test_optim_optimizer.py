@@ -11,7 +11,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim.keyed import CombinedOptimizer
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from tzrec.errors import ConfigError, Unsupported
+from tzrec.errors import ConfigError
 from tzrec.ops.cpu.collections import CpuEmbeddingBagCollection
 from tzrec.ops.cpu.rule import UpdateRule
 from tzrec.optim.optimizer import build_optimizer
@@ -204,11 +204,6 @@ def test_parts_have_their_own_formula_and_schedule():
     assert optimizer.learning_rates() == pytest.approx([0.05, 0.25, 0.125])
 
 
-def test_ema_comes_later():
-    with pytest.raises(Unsupported, match=r"dense_optimizer\.ema"):
-        build_optimizer(Model(), train_config("adam_optimizer { lr: 0.1 } ema {}"))
-
-
 DENSE = [
     "adam_optimizer { lr: 0.1 weight_decay: 0.1 }",
     "adam_optimizer { lr: 0.1 amsgrad: true fused: false }",
@@ -326,12 +321,4 @@ def test_tables_skip_what_overflowed():
     actual, _ = sparse_step(SCALER, factor=float("inf"))
     assert torch.equal(
         actual.model.ebc.embedding_bags["t"].weight, tables().embedding_bags["t"].weight
-    )
-
-
-def test_accumulation_moves_tables_in_every_backward_pass():
-    halved, _ = sparse_step("gradient_accumulation_steps: 2")
-    expected, _ = sparse_step("", factor=0.5)
-    assert torch.equal(
-        halved.model.ebc.embedding_bags["t"].weight, expected.model.ebc.embedding_bags["t"].weight
     )

@@ -1,6 +1,7 @@
 """`LossScale`: takes a gradient scaler's factor out of the gradients of embedding tables.
 
-Tables are updated inside the backward pass, before a scaler can divide their gradients.
+A scaler divides the gradients of parameters, and tables have none: ours sum up the gradients of
+rows (`tzrec.ops.accumulation`), TorchRec's update inside the backward pass (`unscale_gradient`).
 """
 
 from __future__ import annotations

@@ -198,8 +198,8 @@ class ReduceOnPlateauLR(Schedule):
     """Multiplies the rate by ``factor`` when an evaluation metric has stopped improving.
 
     An evaluation is no improvement when the metric is not better than the best one by more
-    than ``min_delta``. After ``patience`` such evaluations in a row the rate drops, and the count
-    starts again.
+    than ``min_delta``, or not a number. After ``patience`` such evaluations in a row the rate
+    drops, and the count starts again.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ class ReduceOnPlateauLR(Schedule):
                 f"there is {known}{did_you_mean(self.metric, metrics)}"
             )
         value = metrics[self.metric]
-        if self.best is None or self._gain(value, self.best) > self.min_delta:
+        if self._improves(value):
             self.best, self.num_bad = value, 0
             return
         self.num_bad += 1
@@ -256,8 +256,11 @@ class ReduceOnPlateauLR(Schedule):
             self.t += 1
             self._apply()
 
-    def _gain(self, value: float, best: float) -> float:
-        return value - best if self.larger_is_better else best - value
+    def _improves(self, value: float) -> bool:
+        if self.best is None:
+            return not math.isnan(value)
+        gain = value - self.best if self.larger_is_better else self.best - value
+        return gain > self.min_delta
 
     def state_dict(self) -> dict[str, Any]:
         """Returns where the schedule stands."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
+import io
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     SplitTableBatchedEmbeddingBagsCodegen,
@@ -14,57 +16,49 @@ from torch import Tensor, nn
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
-from tzrec.errors import ConfigError, Unsupported, did_you_mean
-from tzrec.ops.cpu.collections import CpuEmbeddingBagCollection, CpuEmbeddingCollection
+from tzrec.ops.accumulation import Accumulation
 from tzrec.ops.loss_scale import LossScale, unscale_gradient
+from tzrec.optim.clipping import StepOptions
+from tzrec.optim.ema import DenseEma
 from tzrec.optim.lr_scheduler import Schedule, create_scheduler
 from tzrec.optim.optimizer_builder import (
     DenseSpec,
     create_dense_optimizer,
     create_part_optimizers,
 )
-from tzrec.protos.train_pb2 import GradClipping, TrainConfig
+from tzrec.protos.train_pb2 import TrainConfig
 
-_CLIPPING_TYPES = ("none", "norm", "value")
-
-
-@dataclasses.dataclass(frozen=True)
-class StepOptions:
-    """What happens to dense gradients between the backward pass and the update.
-
-    Attributes:
-        accumulation_steps: batches whose gradients make one dense update.
-        dense_l2: L2 penalty on dense weights; biases and norms (1-D parameters) are left out.
-        clipping_type: ``none``, ``norm`` or ``value``.
-        max_gradient: bound of the norm or of each element.
-        norm_type: which norm.
-    """
-
-    accumulation_steps: int = 1
-    dense_l2: float = 0.0
-    clipping_type: str = "none"
-    max_gradient: float = 1.0
-    norm_type: float = 2.0
+logger = logging.getLogger("tzrec")
 
 
 class TZRecOptimizer:
-    """Embedding tables (updated in the backward pass), dense parameters and part optimizers.
+    """Embedding tables, dense parameters and part optimizers.
 
     One step of the loop is ``zero_grad()``, ``backward(loss)``, ``step()``. With accumulation
-    the loss is divided by the number of batches, and dense parameters change at every n-th
-    call of `step`; embedding tables change in every backward pass. Checkpoints do not hold
-    gradients that are still accumulating.
+    the loss is divided by the number of batches, and parameters change at every n-th call of
+    `step`, by the mean gradient of n batches. Gradients that are still accumulating are part of
+    the state. TorchRec's own tables (several processes, GPUs) are the exception: they change
+    inside every backward pass, n times by an n-th.
 
     Clipping sees dense gradients only, and after the gradients of all ranks were averaged, so
-    every rank computes the same norm.
+    every rank computes the same norm. When a gradient overflowed under the scaler, nothing
+    moves.
 
     Args:
         fused: optimizer of the embedding tables.
         dense: optimizers of dense parameters.
+        tables: gradients of the embedding tables that wait for `step`.
         schedules: schedules of all of them.
         options: what happens to dense gradients.
         scaler: scales the loss of half-precision training.
         loss_scale: where embedding tables read the scale.
+        ema: average of the dense parameters.
+
+    Attributes:
+        ema: average of the dense parameters, None without.
+        on_gradients: called once, at the next update, with parameter name → gradient of the
+            dense parameters: unscaled, with the L2 penalty, not clipped yet.
+        num_overflows: updates that were left out because a scaled gradient was not finite.
     """
 
     def __init__(
@@ -72,19 +66,25 @@ class TZRecOptimizer:
         fused: KeyedOptimizer,
         dense: Iterable[KeyedOptimizerWrapper],
         *,
+        tables: Accumulation,
         schedules: Iterable[Schedule] = (),
         options: StepOptions | None = None,
         scaler: torch.amp.GradScaler | None = None,
         loss_scale: LossScale | None = None,
+        ema: DenseEma | None = None,
     ) -> None:
         self._fused = fused
         self._dense = list(dense)
+        self._tables = tables
         self._all = CombinedOptimizer([fused, *self._dense])
         self.schedulers = list(schedules)
         self._options = options or StepOptions()
         self._scaler = scaler
         self._loss_scale = loss_scale or LossScale()
         self._num_backward = 0
+        self.ema = ema
+        self.on_gradients: Callable[[dict[str, Tensor]], None] | None = None
+        self.num_overflows = 0
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -105,12 +105,12 @@ class TZRecOptimizer:
     def zero_grad(self) -> None:
         """Drops dense gradients, unless they are still accumulating."""
         self._fused.zero_grad()  # hands the learning rate to TorchRec's kernels
-        if self._num_backward % self._options.accumulation_steps == 0:
+        if self.is_due:
             for optimizer in self._dense:
                 optimizer.zero_grad()
 
     def backward(self, loss: Tensor) -> None:
-        """Computes dense gradients and updates embedding tables."""
+        """Computes gradients; TorchRec's own tables are updated on the way."""
         loss = loss / self._options.accumulation_steps
         if self._scaler is not None:
             loss = self._scaler.scale(loss)
@@ -118,23 +118,55 @@ class TZRecOptimizer:
         loss.backward()
         self._num_backward += 1
 
+    @property
+    def is_due(self) -> bool:
+        """True when the next `step` updates, False while gradients accumulate."""
+        return self._num_backward % self._options.accumulation_steps == 0
+
+    def is_finite(self) -> bool:
+        """Returns whether all gradients so far are finite; one pass over them.
+
+        Under a scaler they need not be: `step` takes care of them.
+        """
+        gradients = list(self._named_gradients().values())
+        if gradients:
+            largest = torch.stack(torch._foreach_norm(gradients, float("inf")))
+            if not bool(torch.isfinite(largest).all()):
+                return False
+        return self._tables.is_finite()
+
+    def non_finite(self) -> list[str]:
+        """Returns the names of the dense parameters whose gradients are not finite."""
+        gradients = self._named_gradients().items()
+        return [name for name, gradient in gradients if not torch.isfinite(gradient).all()]
+
+    def drop(self) -> None:
+        """Forgets the gradients since the last update, accumulated ones included."""
+        self._num_backward = 0
+        self._tables.drop()
+        for optimizer in self._dense:
+            optimizer.zero_grad()
+
     def step(self) -> None:
-        """Updates dense parameters, if enough gradients have been accumulated."""
-        if self._num_backward % self._options.accumulation_steps:
+        """Updates all parameters, if enough gradients have been accumulated."""
+        if not self.is_due:
             return
         ready = [optimizer for optimizer in self._inner() if _gradients(optimizer)]
-        if self._scaler is not None:
-            for optimizer in ready:
-                self._scaler.unscale_(optimizer)
-        self._regularise(ready)
-        self._clip(ready)
+        if not self._unscale(ready):
+            self.num_overflows += 1
+            self._tables.drop()
+            return
+        parameters = [parameter for optimizer in ready for parameter in _parameters(optimizer)]
+        self._options.regularise(parameters)
+        if self.on_gradients is not None:
+            self.on_gradients(self._named_gradients())
+            self.on_gradients = None
+        self._options.clip(parameters)
+        self._tables.apply()
         for optimizer in ready:
-            if self._scaler is not None:
-                self._scaler.step(optimizer)
-            else:
-                optimizer.step()
-        if self._scaler is not None and ready:
-            self._scaler.update()
+            optimizer.step()
+        if self.ema is not None and ready:
+            self.ema.update()
 
     def init_state(self) -> None:
         """Creates the states that dense optimizers make in their first step.
@@ -145,11 +177,14 @@ class TZRecOptimizer:
             _create_states(optimizer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the states by parameter name, and the grad scaler's.
+        """Returns the states by parameter name, the grad scaler's, and what is accumulating.
 
-        Learning rates are not part of it: schedules have their own state dicts.
+        Learning rates are not part of it: schedules have their own state dicts; neither is
+        the average (`ema`).
         """
         state: dict[str, Any] = self._all.state_dict()
+        if self._options.accumulation_steps > 1:
+            state["accumulation"] = self._pending()
         if self._scaler is not None:
             state["grad_scaler"] = self._scaler.state_dict()
         return state
@@ -159,25 +194,73 @@ class TZRecOptimizer:
         self._all.load_state_dict(state_dict)
         if self._scaler is not None and "grad_scaler" in state_dict:
             self._scaler.load_state_dict(dict(state_dict["grad_scaler"]))
+        if "accumulation" in state_dict and self._options.accumulation_steps > 1:
+            self._load_pending(state_dict["accumulation"])
 
     def _inner(self) -> list[torch.optim.Optimizer]:
         return [wrapper._optimizer for wrapper in self._dense]
 
-    def _regularise(self, optimizers: list[torch.optim.Optimizer]) -> None:
-        if self._options.dense_l2 == 0:
-            return
-        for optimizer in optimizers:
-            for parameter in _parameters(optimizer):
-                if parameter.grad is not None and parameter.dim() > 1:
-                    parameter.grad.add_(parameter.detach(), alpha=self._options.dense_l2)
+    def _named_gradients(self) -> dict[str, Tensor]:
+        """Returns parameter name → gradient of the dense parameters that have one."""
+        return {
+            name: parameter.grad
+            for wrapper in self._dense
+            for name, parameter in wrapper.params.items()
+            if parameter.grad is not None
+        }
 
-    def _clip(self, optimizers: list[torch.optim.Optimizer]) -> None:
-        options = self._options
-        parameters = [p for optimizer in optimizers for p in _parameters(optimizer)]
-        if options.clipping_type == "norm":
-            nn.utils.clip_grad_norm_(parameters, options.max_gradient, options.norm_type)
-        elif options.clipping_type == "value":
-            nn.utils.clip_grad_value_(parameters, options.max_gradient)
+    def _unscale(self, optimizers: list[torch.optim.Optimizer]) -> bool:
+        """Takes the scale out of dense gradients; returns whether all gradients are finite."""
+        if self._scaler is None:
+            return True
+        scale = self._scaler.get_scale()
+        for optimizer in optimizers:
+            self._scaler.unscale_(optimizer)
+        if not self._tables.is_finite():
+            self._scaler.update(scale * self._scaler.get_backoff_factor())
+        elif optimizers:
+            self._scaler.update()
+        # The scale shrinks when, and only when, a gradient is not finite.
+        return self._scaler.get_scale() >= scale
+
+    def _pending(self) -> bytes:
+        """Returns what has been accumulated since the last update.
+
+        Bytes, because which parameters have a gradient differs from step to step.
+        """
+        tables = self._tables.pending_state()
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "accumulation_steps": self._options.accumulation_steps,
+                "num_backward": self._num_backward % self._options.accumulation_steps,
+                "gradients": {} if self.is_due else self._named_gradients(),
+                "tables": torch.from_numpy(np.frombuffer(tables, np.uint8).copy()),
+            },
+            buffer,
+        )
+        return buffer.getvalue()
+
+    def _load_pending(self, stored: bytes) -> None:
+        pending = torch.load(io.BytesIO(stored), weights_only=True)
+        if pending["accumulation_steps"] != self._options.accumulation_steps:
+            if pending["num_backward"]:
+                logger.warning(
+                    "gradient_accumulation_steps was %d and is %d: gradients of the last %d "
+                    "batches before the checkpoint are dropped",
+                    pending["accumulation_steps"],
+                    self._options.accumulation_steps,
+                    pending["num_backward"],
+                )
+            return
+        self._num_backward = pending["num_backward"]
+        self._tables.load_pending_state(pending["tables"].numpy().tobytes())
+        for wrapper in self._dense:
+            for name, parameter in wrapper.params.items():
+                gradient = pending["gradients"].get(name)
+                if gradient is not None:
+                    gradient = gradient.to(parameter.device)
+                parameter.grad = gradient
 
 
 def build_optimizer(model: Any, train_config: TrainConfig) -> TZRecOptimizer:
@@ -189,31 +272,33 @@ def build_optimizer(model: Any, train_config: TrainConfig) -> TZRecOptimizer:
 
     Raises:
         ConfigError: the config has values that it cannot have.
-        Unsupported: the config asks for the moving average of dense parameters.
     """
-    if train_config.dense_optimizer.HasField("ema"):
-        raise Unsupported("dense_optimizer.ema comes with a later version")
     fused = model.fused_optimizer
     schedules = []
     if fused.params:
         schedules.append(create_scheduler(fused, train_config.sparse_optimizer))
     dense = []
-    for spec, parameters in _assign(model, train_config):
+    assigned = _assign(model, train_config)
+    for spec, parameters in assigned:
         optimizer = KeyedOptimizerWrapper(parameters, spec.build)
         schedules.append(create_scheduler(optimizer, spec.config))
         dense.append(optimizer)
+    tables = Accumulation(model)
     scaler = loss_scale = None
     if train_config.HasField("grad_scaler"):
         loss_scale = LossScale()
         scaler = _create_scaler(train_config, next(iter(model.parameters())).device)
-        _hand_to_tables(model, loss_scale)
+        tables.set_loss_scale(loss_scale)
+        _hand_to_torchrec(model, loss_scale)
     return TZRecOptimizer(
         fused,
         dense,
+        tables=tables,
         schedules=schedules,
-        options=_step_options(train_config),
+        options=StepOptions.of(train_config),
         scaler=scaler,
         loss_scale=loss_scale,
+        ema=_create_ema(train_config, [parameters for _, parameters in assigned]),
     )
 
 
@@ -235,25 +320,14 @@ def _assign(
     return [(spec, parameters) for spec, parameters in assigned if parameters]
 
 
-def _step_options(train_config: TrainConfig) -> StepOptions:
-    clipping = train_config.grad_clipping
-    return StepOptions(
-        accumulation_steps=max(train_config.gradient_accumulation_steps, 1),
-        dense_l2=train_config.dense_l2,
-        clipping_type=_clipping_type(clipping),
-        max_gradient=clipping.max_gradient,
-        norm_type=clipping.norm_type,
-    )
-
-
-def _clipping_type(clipping: GradClipping) -> str:
-    kind = clipping.clipping_type.lower()
-    if kind not in _CLIPPING_TYPES:
-        raise ConfigError(
-            f"grad_clipping.clipping_type is {clipping.clipping_type!r}, it must be one of "
-            f"{', '.join(_CLIPPING_TYPES)}{did_you_mean(kind, _CLIPPING_TYPES)}"
-        )
-    return kind
+def _create_ema(
+    train_config: TrainConfig, parameters: list[dict[str, nn.Parameter]]
+) -> DenseEma | None:
+    config = train_config.dense_optimizer
+    if not config.HasField("ema"):
+        return None
+    every = {name: parameter for part in parameters for name, parameter in part.items()}
+    return DenseEma(every, config.ema.decay)
 
 
 def _create_scaler(train_config: TrainConfig, device: torch.device) -> torch.amp.GradScaler:
@@ -267,15 +341,13 @@ def _create_scaler(train_config: TrainConfig, device: torch.device) -> torch.amp
     )
 
 
-def _hand_to_tables(model: nn.Module, loss_scale: LossScale) -> None:
-    """Lets every embedding table take the scale out of its gradients."""
+def _hand_to_torchrec(model: nn.Module, loss_scale: LossScale) -> None:
+    """Lets TorchRec's tables take the scale out of their gradients in the backward pass."""
 
     def unscale(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:  # noqa: ARG001
         return unscale_gradient(output, loss_scale)
 
     for module in model.modules():
-        if isinstance(module, CpuEmbeddingBagCollection | CpuEmbeddingCollection):
-            module.set_loss_scale(loss_scale)
         lookups: Any = getattr(module, "_lookups", [])
         for kernel in (kernel for lookup in lookups for kernel in lookup.modules()):
             if isinstance(kernel, SplitTableBatchedEmbeddingBagsCodegen):

@@ -12,7 +12,7 @@ import torch
 from google.protobuf.message import Message
 from torch import nn
 
-from tzrec.errors import ConfigError, Unsupported
+from tzrec.errors import ConfigError
 from tzrec.ops.cpu.rule import UpdateRule, WeightDecayMode
 from tzrec.protos import optimizer_pb2
 
@@ -28,56 +28,42 @@ def create_sparse_optimizer(
 
     Raises:
         ConfigError: no optimizer is selected.
-        Unsupported: the optimizer comes with a later version.
     """
     name = config.WhichOneof("optimizer")
     if name is None:
         raise ConfigError(
-            "sparse_optimizer selects no optimizer", hint=f"one of {', '.join(_SPARSE)}"
-        )
-    if name not in _SPARSE:
-        raise Unsupported(
-            f"sparse_optimizer.{name} comes with a later version",
-            hint=f"there are {', '.join(_SPARSE)}",
+            "sparse_optimizer selects no optimizer", hint=f"one of {', '.join(_DECAY)}"
         )
     message = getattr(config, name)
-    bound = message.max_gradient if message.gradient_clipping else math.inf
-    rule = _SPARSE[name](message)
-    return dataclasses.replace(rule, max_gradient=bound, embedding_l2=embedding_l2)
-
-
-def _rowwise_adagrad(message: Any) -> UpdateRule:
-    modes: dict[int, WeightDecayMode] = {
-        optimizer_pb2.NONE: "none",
-        optimizer_pb2.L2: "l2",
-        optimizer_pb2.DECOUPLE: "decoupled",
-    }
+    fields = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+    clips, bound = fields.pop("gradient_clipping"), fields.pop("max_gradient")
+    mode = fields.pop("weight_decay_mode", None)
     return UpdateRule(
-        "rowwise_adagrad",
-        message.lr,
-        weight_decay=message.weight_decay,
-        weight_decay_mode=modes[message.weight_decay_mode],
+        name.removesuffix("_optimizer"),
+        max_gradient=bound if clips else math.inf,
+        embedding_l2=embedding_l2,
+        weight_decay_mode=_DECAY[name] if mode is None else _MODES[mode],
+        **fields,
     )
 
 
-def _adam(message: Any) -> UpdateRule:
-    return UpdateRule(
-        "adam",
-        message.lr,
-        beta1=message.beta1,
-        beta2=message.beta2,
-        weight_decay=message.weight_decay,
-        weight_decay_mode="decoupled",
-    )
-
-
-_SPARSE: Mapping[str, Callable[[Any], UpdateRule]] = {
-    "sgd_optimizer": lambda message: UpdateRule("sgd", message.lr),
-    "adagrad_optimizer": lambda message: UpdateRule(
-        "adagrad", message.lr, initial_accumulator_value=message.initial_accumulator_value
-    ),
-    "adam_optimizer": _adam,
-    "rowwise_adagrad_optimizer": _rowwise_adagrad,
+# Where weight decay enters the optimizers that do not choose.
+_DECAY: Mapping[str, WeightDecayMode] = {
+    "sgd_optimizer": "none",
+    "adagrad_optimizer": "none",
+    "adam_optimizer": "decoupled",
+    "lars_sgd_optimizer": "own",
+    "lamb_optimizer": "own",
+    "partial_rowwise_lamb_optimizer": "own",
+    "partial_rowwise_adam_optimizer": "decoupled",
+    "rowwise_adagrad_optimizer": "none",
+    "adadelta_optimizer": "l2",
+    "rmsprop_optimizer": "l2",
+}
+_MODES: Mapping[int, WeightDecayMode] = {
+    optimizer_pb2.NONE: "none",
+    optimizer_pb2.L2: "l2",
+    optimizer_pb2.DECOUPLE: "decoupled",
 }
 
 

@@ -1,8 +1,9 @@
 """TorchRec's collections of embedding tables, with lookup and update by our CPU kernels.
 
 They stand in for `EmbeddingBagCollection` and `EmbeddingCollection` in a model that trains in
-one process: same interface, same parameters under the same names, same results. The backward
-pass updates the rows of the batch; no gradient of a table ever exists.
+one process: same interface, same parameters under the same names, same results. No gradient of
+a whole table ever exists: the backward pass sums those of the rows of the batch, and
+`tzrec.ops.accumulation.Accumulation` moves these rows.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from torchrec.optim.keyed import KeyedOptimizer
 from tzrec.batch import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 from tzrec.ops.cpu.group import TableGroup
 from tzrec.ops.cpu.rule import UpdateRule
-from tzrec.ops.loss_scale import LossScale
 
 
-class _CpuTables(FusedOptimizerModule):
-    """What both collections answer about their tables."""
+class CpuTables(FusedOptimizerModule):
+    """What both collections answer about their tables.
 
-    _tables: TableGroup
+    Attributes:
+        tables: the tables with the gradients of their rows.
+    """
+
+    tables: TableGroup
 
     @property
     def device(self) -> torch.device:
@@ -39,14 +43,10 @@ class _CpuTables(FusedOptimizerModule):
     @property
     def fused_optimizer(self) -> KeyedOptimizer:
         """States of the tables."""
-        return self._tables.optimizer
-
-    def set_loss_scale(self, loss_scale: LossScale) -> None:
-        """Lets the update divide gradients by a scale, and skip those that are not finite."""
-        self._tables.loss_scale = loss_scale
+        return self.tables.optimizer
 
 
-class CpuEmbeddingBagCollection(_CpuTables, EmbeddingBagCollectionInterface):
+class CpuEmbeddingBagCollection(CpuTables, EmbeddingBagCollectionInterface):
     """`EmbeddingBagCollection` with our kernels; takes over the modules that hold its weights.
 
     Args:
@@ -67,7 +67,7 @@ class CpuEmbeddingBagCollection(_CpuTables, EmbeddingBagCollectionInterface):
         self._configs = collection.embedding_bag_configs()
         self._is_weighted = collection.is_weighted()
         weights = {name: module.weight for name, module in self.embedding_bags.items()}
-        self._tables = TableGroup(
+        self.tables = TableGroup(
             self._configs, weights, prefix="embedding_bags", rule=rule, frozen=frozen
         )
 
@@ -77,7 +77,7 @@ class CpuEmbeddingBagCollection(_CpuTables, EmbeddingBagCollectionInterface):
         Raises:
             DataError: an id is not a row of its table.
         """
-        tables = self._tables
+        tables = self.tables
         return KeyedTensor(
             keys=[use.name for use in tables.uses],
             length_per_key=[use.table.dim for use in tables.uses],
@@ -93,7 +93,7 @@ class CpuEmbeddingBagCollection(_CpuTables, EmbeddingBagCollectionInterface):
         return self._is_weighted
 
 
-class CpuEmbeddingCollection(_CpuTables, EmbeddingCollectionInterface):
+class CpuEmbeddingCollection(CpuTables, EmbeddingCollectionInterface):
     """`EmbeddingCollection` with our kernels; as `CpuEmbeddingBagCollection`."""
 
     def __init__(
@@ -110,7 +110,7 @@ class CpuEmbeddingCollection(_CpuTables, EmbeddingCollectionInterface):
         self._dim = collection.embedding_dim()
         self._names = collection.embedding_names_by_table()
         weights = {name: module.weight for name, module in self.embeddings.items()}
-        self._tables = TableGroup(
+        self.tables = TableGroup(
             self._configs, weights, prefix="embeddings", rule=rule, frozen=frozen
         )
 
@@ -120,7 +120,7 @@ class CpuEmbeddingCollection(_CpuTables, EmbeddingCollectionInterface):
         Raises:
             DataError: an id is not a row of its table.
         """
-        tables = self._tables
+        tables = self.tables
         by_feature = features.to_dict()
         return {
             use.name: JaggedTensor(

@@ -1,4 +1,4 @@
-"""The tables of one collection: their lookup as autograd functions that update on the way back."""
+"""The tables of one collection: their lookup as autograd functions that sum row gradients."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torchrec.optim.fused import EmptyFusedOptimizer, FusedOptimizer
 from tzrec.batch import KeyedJaggedTensor
 from tzrec.errors import DataError, Unsupported
 from tzrec.ops.cpu.rule import UpdateRule
-from tzrec.ops.cpu.table import RowTable, Workspace
+from tzrec.ops.cpu.table import RowTable
 from tzrec.ops.loss_scale import LossScale
 
 
 class RowOptimizer(FusedOptimizer):
-    """States and learning rate of tables whose update happens in the backward pass.
+    """States and learning rate of tables whose rows are moved by `TableGroup.apply`.
 
     Args:
         tables: parameter name → table that trains.
@@ -46,10 +46,10 @@ class RowOptimizer(FusedOptimizer):
         return float(group["lr"])
 
     def step(self, closure: Any = None) -> None:
-        """Does nothing: the backward pass did it."""
+        """Does nothing: `tzrec.ops.accumulation.Accumulation` updates all tables together."""
 
     def zero_grad(self, set_to_none: bool = False) -> None:
-        """Does nothing: there is no gradient."""
+        """Does nothing: an update or a drop forgets the gradients."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +83,20 @@ class _Input:
 class TableGroup:
     """What pooled and un-pooled collections share: tables, uses, optimizer, update.
 
+    The backward pass adds to the row gradients of the tables, `apply` moves the rows.
+
     Args:
         configs: configs of the tables.
         weights: table → parameter.
         prefix: where the collection keeps its tables, the start of their parameter names.
         rule: how rows move; None = never.
         frozen: names of tables that never move.
+
+    Attributes:
+        uses: lookups of a forward pass, in the order of the configs.
+        trained: parameter name → table that trains.
+        loss_scale: what losses were multiplied by, None = nothing.
+        is_pending: True between a backward pass and `apply` or `drop`.
     """
 
     def __init__(
@@ -103,7 +111,7 @@ class TableGroup:
         self.uses: list[_Use] = []
         self.trained: dict[str, RowTable] = {}
         self.loss_scale: LossScale | None = None
-        self.workspace = Workspace()
+        self.is_pending = False
         column = 0
         for config, names in zip(configs, get_embedding_names_by_table(configs), strict=True):
             trains = rule is not None and config.name not in frozen
@@ -118,6 +126,7 @@ class TableGroup:
                 self.uses.append(_Use(table, feature, name, column, mean))
                 column += table.dim
         self.width = column
+        self._bound = rule.max_gradient if rule is not None else np.inf
         self.optimizer = RowOptimizer(self.trained, rule.lr if rule is not None else 0.0)
         # Something that requires a gradient, so that autograd calls the backward pass.
         self.anchor = torch.zeros(0, requires_grad=True) if self.trained else torch.zeros(0)
@@ -140,7 +149,7 @@ class TableGroup:
         return found
 
     def pool(self, kjt: KeyedJaggedTensor, *, weighted: bool) -> Tensor:
-        """Returns (B, width), the pooled rows of all uses side by side; backward moves the rows.
+        """Returns (B, width), the pooled rows of all uses side by side.
 
         Raises:
             DataError: an id is not a row of its table.
@@ -151,51 +160,64 @@ class TableGroup:
         """Returns per use (n, D), the row of each id; otherwise as `pool`."""
         return _RowLookup.apply(self.anchor, self, self._inputs(kjt, weighted=False))
 
-    def update(self, gradients: Sequence[Any], inputs: Sequence[_Input], *, pooled: bool) -> None:
-        """Sums the gradients of each row and moves it.
+    def add(self, gradients: Sequence[Any], inputs: Sequence[_Input], *, pooled: bool) -> None:
+        """Adds the gradients of outputs to the gradients of rows.
 
         Args:
             gradients: per use (B, width) if pooled, else (n, D); None = the output was not used.
             inputs: per use.
             pooled: whether bags were pooled.
         """
-        scale = 1.0
-        if self.loss_scale is not None:
-            distinct = {id(g): g for g in gradients if g is not None}
-            if not all(np.isfinite(g).all() for g in distinct.values()):
-                return
-            scale = 1.0 / self.loss_scale.value
-        by_table: dict[int, list[int]] = {}
-        for position, use in enumerate(self.uses):
-            by_table.setdefault(id(use.table), []).append(position)
-        for positions in by_table.values():
-            table = self.uses[positions[0]].table
-            if table.rule is None:
+        self.is_pending = True
+        add = self._add_pooled if pooled else self._add_rows
+        for use, gradient, given in zip(self.uses, gradients, inputs, strict=True):
+            if use.table.rule is None or gradient is None:
                 continue
-            sizes = [int(inputs[p].offsets[-1] - inputs[p].offsets[0]) for p in positions]
-            capacity = min(sum(sizes), table.num_rows)
-            rows, sums = self.workspace.reserve(capacity, table.dim)
-            slots = table.start_batch(capacity)
-            count = 0
-            for p in positions:
-                if gradients[p] is not None:
-                    add = self._add_pooled if pooled else self._add_rows
-                    count = add(self.uses[p], gradients[p], inputs[p], slots, rows, sums, count)
-            table.update(rows, sums, count, lr=self.optimizer.lr, scale=scale)
+            size = int(given.offsets[-1] - given.offsets[0])
+            use.table.set_count(add(use, gradient, given, *use.table.reserve(size)))
+
+    def clip(self, gradient: Tensor) -> Any:
+        """Returns the gradient of an output as the kernels take it, clipped if the rule says so."""
+        array = gradient.to(torch.float32).contiguous().numpy()
+        if self._bound == np.inf:
+            return array
+        bound = self._bound * self._scale
+        return array.clip(-bound, bound)
+
+    @property
+    def _scale(self) -> float:
+        return 1.0 if self.loss_scale is None else self.loss_scale.value
+
+    def is_finite(self) -> bool:
+        """Tells whether every gradient that waits is finite."""
+        return all(table.is_finite() for table in self.trained.values())
+
+    def apply(self) -> None:
+        """Moves the rows that have a gradient, each once, and forgets the gradients."""
+        if self.is_pending:
+            for table in self.trained.values():
+                table.apply(lr=self.optimizer.lr, scale=1.0 / self._scale)
+        self.is_pending = False
+
+    def drop(self) -> None:
+        """Forgets the gradients; nothing moves."""
+        for table in self.trained.values():
+            table.drop()
+        self.is_pending = False
 
     @staticmethod
-    def _add_pooled(use: _Use, gradient: Any, given: _Input, slots: Any, *memory: Any) -> int:
+    def _add_pooled(use: _Use, gradient: Any, given: _Input, *memory: Any) -> int:
         from tzrec.ops.cpu import lookup
 
         bags = (given.ids, given.offsets, given.weights, use.mean)
-        return int(lookup.sum_bag_gradients(gradient, use.column, *bags, *slots, *memory))
+        return int(lookup.sum_bag_gradients(gradient, use.column, *bags, *memory))
 
     @staticmethod
-    def _add_rows(use: _Use, gradient: Any, given: _Input, slots: Any, *memory: Any) -> int:  # noqa: ARG004
+    def _add_rows(use: _Use, gradient: Any, given: _Input, *memory: Any) -> int:  # noqa: ARG004
         from tzrec.ops.cpu import lookup
 
         ids = given.ids[given.offsets[0] : given.offsets[-1]]
-        return int(lookup.sum_row_gradients(gradient, ids, *slots, *memory))
+        return int(lookup.sum_row_gradients(gradient, ids, *memory))
 
 
 class _PooledLookup(torch.autograd.Function):
@@ -217,8 +239,8 @@ class _PooledLookup(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
-        gradient = gradients[0].to(torch.float32).contiguous().numpy()
-        ctx.tables.update([gradient] * len(ctx.inputs), ctx.inputs, pooled=True)
+        gradient = ctx.tables.clip(gradients[0])
+        ctx.tables.add([gradient] * len(ctx.inputs), ctx.inputs, pooled=True)
         return None, None, None
 
 
@@ -247,11 +269,8 @@ class _RowLookup(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None, None]:
-        arrays = [
-            None if gradient is None else gradient.to(torch.float32).contiguous().numpy()
-            for gradient in gradients
-        ]
-        ctx.tables.update(arrays, ctx.inputs, pooled=False)
+        arrays = [None if gradient is None else ctx.tables.clip(gradient) for gradient in gradients]
+        ctx.tables.add(arrays, ctx.inputs, pooled=False)
         return None, None, None
 
 

@@ -13,28 +13,12 @@ from tzrec.ops.cpu.rule import UpdateRule
 _SLOT_LIMIT = 2**31 - 1
 
 
-class Workspace:
-    """Memory for the rows of one table and one batch; tables take turns."""
-
-    def __init__(self) -> None:
-        self._rows = np.empty(0, np.int64)
-        self._sums = np.empty(0, np.float32)
-
-    def reserve(self, capacity: int, dim: int) -> tuple[Any, Any]:
-        """Returns arrays rows (capacity,) int64 and sums (capacity, dim) float32, not cleared."""
-        if len(self._rows) < capacity:
-            self._rows = np.empty(max(capacity, 2 * len(self._rows)), np.int64)
-        if len(self._sums) < capacity * dim:
-            # Torch's allocator aligns to cache lines, NumPy's does not.
-            self._sums = torch.empty(max(capacity * dim, 2 * len(self._sums))).numpy()
-        return self._rows[:capacity], self._sums[: capacity * dim].reshape(capacity, dim)
-
-
 class RowTable:
     """A table's weight with the states of its optimizer and the kernels that work on them.
 
-    One int32 per row finds the rows that a batch holds more than once; it is allocated when
-    the first gradient comes.
+    The gradients of the rows that the batches of an update hold are summed in memory of their
+    own; one int32 per row of the table finds the rows that come more than once. Both are
+    allocated when the first gradient comes.
 
     Args:
         name: name of the table.
@@ -56,15 +40,18 @@ class RowTable:
         self.name = name
         self.weight = weight
         self.rule = rule
-        self.state: dict[str, Tensor] = _initial_state(weight, rule) if rule else {}
         self.num_rows, self.dim = weight.shape
+        self.state = _initial_state(self.num_rows, self.dim, rule)
         # Arrays over the memory of weight and states, which are only ever changed in place.
         self._array, self._address = _as_array(weight), weight.data_ptr()
         self._states = [value.numpy() for key, value in self.state.items() if key != "step"]
         self._step = self.state["step"].numpy() if "step" in self.state else None
+        # Sum k belongs to row rows[k], and slots[rows[k]] is base + k. As base grows from update
+        # to update, slots need no clearing: what is below base is old.
+        self._rows = np.empty(0, np.int64)
+        self._sums = np.empty((0, self.dim), np.float32)
         self._slots = np.empty(0, np.int32)
-        self._base = 0
-        self._used = 0
+        self._base = self._count = 0
 
     def array(self) -> Any:
         """Returns the weight as the kernels take it: half floats as uint16."""
@@ -72,56 +59,74 @@ class RowTable:
             self._array, self._address = _as_array(self.weight), self.weight.data_ptr()
         return self._array
 
-    def start_batch(self, capacity: int) -> tuple[Any, int]:
-        """Returns the slot array and its base for a batch of at most ``capacity`` rows."""
-        if len(self._slots) != self.num_rows or self._base + self._used + capacity > _SLOT_LIMIT:
-            self._slots = np.full(self.num_rows, -1, np.int32)
-            self._base = self._used = 0
-        self._base += self._used
-        self._used = capacity
-        return self._slots, self._base
+    def reserve(self, size: int) -> tuple[Any, int, Any, Any, int]:
+        """Makes room for the gradients of ``size`` more ids.
 
-    def update(self, rows: Any, sums: Any, count: int, *, lr: float, scale: float = 1.0) -> None:
-        """Moves the batch's rows; see `UpdateRule` for the formulas.
+        Returns:
+            slots, base, rows, sums and count, as the kernels of the lookup take them.
+        """
+        capacity = min(self._count + size, self.num_rows)
+        if len(self._rows) < capacity:
+            room = min(max(capacity, 2 * len(self._rows)), self.num_rows)
+            rows, sums = self._rows, self._sums
+            self._rows = np.empty(room, np.int64)
+            # Torch's allocator aligns to cache lines, NumPy's does not.
+            self._sums = torch.empty(room, self.dim).numpy()
+            self._rows[: self._count] = rows[: self._count]
+            self._sums[: self._count] = sums[: self._count]
+        if not len(self._slots) or self._base + capacity > _SLOT_LIMIT:
+            self._slots = np.full(self.num_rows, -1, np.int32)
+            self._base = 0
+            self._slots[self._rows[: self._count]] = np.arange(self._count, dtype=np.int32)
+        return self._slots, self._base, self._rows, self._sums, self._count
+
+    def set_count(self, count: int) -> None:
+        """Says how many rows have a gradient now."""
+        self._count = count
+
+    def is_finite(self) -> bool:
+        """Tells whether every summed gradient is finite."""
+        return bool(np.isfinite(self._sums[: self._count]).all())
+
+    def apply(self, *, lr: float, scale: float = 1.0) -> None:
+        """Moves the rows that have a gradient and forgets it; see `UpdateRule`.
 
         Args:
-            rows: (capacity,) int64, distinct rows, the first ``count`` are valid.
-            sums: (capacity, D) float32, their gradients; overwritten.
-            count: number of rows.
             lr: learning rate.
             scale: factor that the gradients are multiplied by first.
         """
-        from tzrec.ops.cpu import update
+        from tzrec.ops.cpu import update, update_rowwise
 
         rule, f32 = self.rule, np.float32
         assert rule is not None, "a frozen table gets no gradient"
         table = self.array()
-        decay = rule.weight_decay if rule.weight_decay_mode == "l2" else 0.0
-        if rule.changes_gradient or scale != 1.0:
-            bound, l2 = f32(rule.max_gradient), f32(rule.embedding_l2)
-            update.regularise(table, rows, count, sums, f32(scale), l2, bound)
-        if decay:
-            update.regularise(table, rows, count, sums, f32(1), f32(decay), f32(np.inf))
-        decoupled = rule.weight_decay if rule.weight_decay_mode == "decoupled" else 0.0
-        keep = f32(1.0 - lr * decoupled)
-        arguments = (table, *self._states, rows, count, sums, f32(lr), keep)
-        if rule.kind == "sgd":
-            update.sgd(*arguments)
-        elif rule.kind == "adagrad":
-            update.adagrad(*arguments, f32(rule.eps))
-        elif rule.kind == "rowwise_adagrad":
-            update.rowwise_adagrad(*arguments, f32(rule.eps))
-        else:
-            update.adam(*arguments, f32(rule.eps), *self._adam_factors(rule))
+        batch = (self._rows, self._count, self._sums)
+        if rule.l2 or scale != 1.0:
+            update.regularise(table, *batch, f32(scale), f32(rule.l2))
+        if self._step is not None:
+            self._step += 1
+        constants = rule.constants(lr, int(self._step) if self._step is not None else 0)
+        kernel = getattr(update, rule.kind, None) or getattr(update_rowwise, rule.kind)
+        kernel(table, *self._states, *batch, *(f32(value) for value in constants))
+        self.drop()
 
-    def _adam_factors(self, rule: UpdateRule) -> tuple[np.float32, ...]:
-        assert self._step is not None
-        self._step += 1
-        step = int(self._step)
-        correction1 = 1.0 / (1.0 - rule.beta1**step)
-        correction2 = 1.0 / (1.0 - rule.beta2**step)
-        f32 = np.float32
-        return f32(rule.beta1), f32(rule.beta2), f32(correction1), f32(correction2)
+    def drop(self) -> None:
+        """Forgets the gradients."""
+        self._base += self._count
+        self._count = 0
+
+    def pending(self) -> tuple[Any, Any]:
+        """Returns copies of the rows (n,) that have a gradient, and of their sums (n, D)."""
+        return self._rows[: self._count].copy(), self._sums[: self._count].copy()
+
+    def load_pending(self, rows: Any, sums: Any) -> None:
+        """Replaces the gradients by those that `pending` returned."""
+        self.drop()
+        slots, base, own_rows, own_sums, _ = self.reserve(len(rows))
+        own_rows[: len(rows)] = rows
+        own_sums[: len(rows)] = sums
+        slots[rows] = base + np.arange(len(rows), dtype=np.int32)
+        self._count = len(rows)
 
 
 def _as_array(weight: Tensor) -> Any:
@@ -129,17 +134,13 @@ def _as_array(weight: Tensor) -> Any:
     return array.view(np.uint16) if array.dtype == np.float16 else array
 
 
-def _initial_state(weight: nn.Parameter, rule: UpdateRule) -> dict[str, Tensor]:
-    """Returns the states under TorchRec's names (the first one is always ``momentum1``)."""
-    rows, dim = weight.shape
-    if rule.kind == "adagrad":
-        return {"momentum1": torch.full((rows, dim), rule.initial_accumulator_value)}
-    if rule.kind == "rowwise_adagrad":
-        return {"momentum1": torch.full((rows,), rule.initial_accumulator_value)}
-    if rule.kind == "adam":
-        return {
-            "momentum1": torch.zeros(rows, dim),
-            "exp_avg_sq": torch.zeros(rows, dim),
-            "step": torch.zeros((), dtype=torch.int64),
-        }
-    return {}
+def _initial_state(rows: int, dim: int, rule: UpdateRule | None) -> dict[str, Tensor]:
+    if rule is None:
+        return {}
+    state = {
+        name: torch.zeros(shape, dtype=torch.int64 if name == "step" else torch.float32)
+        for name, shape in rule.state_shapes(rows, dim).items()
+    }
+    if rule.initial_accumulator_value:
+        state["momentum1"].fill_(rule.initial_accumulator_value)
+    return state
