@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+pytest_plugins = ["conftest_s3"]
+
 NUM_USERS, NUM_ITEMS, NUM_CATES = 40, 30, 5
 
 CONFIG = """
@@ -135,6 +137,23 @@ def click_table(num_rows: int, seed: int) -> pa.Table:
     )
 
 
+def write_click_files(
+    root: Path, sparse: str, *, shuffle: bool = True, num_rows: int = 1000
+) -> Path:
+    """Writes a config and its data into a directory; returns the config's path."""
+    pq.write_table(click_table(num_rows, 1), root / "train.parquet", row_group_size=300)
+    pq.write_table(click_table(500, 2), root / "eval.parquet")
+    path = root / "click.config"
+    path.write_text(CONFIG.format(root=root, sparse=sparse, shuffle=str(shuffle).lower()))
+    return path
+
+
+@pytest.fixture(scope="session")
+def click_files():
+    """`write_click_files`, for fixtures with a directory of their own."""
+    return write_click_files
+
+
 @pytest.fixture
 def click_config(tmp_path: Path):
     """Returns ``make(sparse=…, shuffle=…) -> config path``; data lies beside it."""
@@ -142,10 +161,6 @@ def click_config(tmp_path: Path):
     def make(
         sparse: str = "adagrad_optimizer", *, shuffle: bool = True, num_rows: int = 1000
     ) -> Path:
-        pq.write_table(click_table(num_rows, 1), tmp_path / "train.parquet", row_group_size=300)
-        pq.write_table(click_table(500, 2), tmp_path / "eval.parquet")
-        path = tmp_path / "click.config"
-        path.write_text(CONFIG.format(root=tmp_path, sparse=sparse, shuffle=str(shuffle).lower()))
-        return path
+        return write_click_files(tmp_path, sparse, shuffle=shuffle, num_rows=num_rows)
 
     return make

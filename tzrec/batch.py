@@ -6,6 +6,7 @@ This is the one place that imports TorchRec's jagged types for the rest of the p
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -60,6 +61,8 @@ class Batch(Pipelineable):
         additional_infos: extra tensors of samplers (hard_neg_indices, cand_pos_lengths).
         dummy: True for a batch that only keeps a rank in step; its result is dropped.
         checkpoint_info: source → row intervals [start, end) that the batch was read from.
+        row_origin: where each row was read: source names, number of the source and number in
+            it (B,); None = unknown.
         data_timestamp: newest event time in the batch in seconds, -1 = none.
     """
 
@@ -75,7 +78,15 @@ class Batch(Pipelineable):
     additional_infos: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     dummy: bool = False
     checkpoint_info: dict[str, list[tuple[int, int]]] | None = None
+    row_origin: tuple[Sequence[str], Any, Any] | None = None
     data_timestamp: float = -1.0
+
+    def locate(self, row: int) -> str:
+        """Returns ``{source}: row {number} (counted from 0)`` of a row, "" if it is unknown."""
+        if self.row_origin is None:
+            return ""
+        names, source, number = self.row_origin
+        return f"{names[int(source[row])]}: row {int(number[row])} (counted from 0)"
 
     def _map(self, function: Any) -> dict[str, dict[str, Any]]:
         return {

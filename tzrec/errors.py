@@ -60,9 +60,14 @@ class ConfigError(TzrecError, ValueError):
 
 
 class DataError(TzrecError, ValueError):
-    """An input file, column or row is wrong."""
+    """An input file, column or row is wrong.
+
+    Attributes:
+        row: number of the row in its batch, where only that is known.
+    """
 
     exit_code = 3
+    row: int | None = None
 
 
 class FeatureError(TzrecError, ValueError):

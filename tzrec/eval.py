@@ -25,7 +25,11 @@ def parser() -> Parser:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluates."""
-    check_early(args.pipeline_config_path, eval_input_path=args.eval_input_path)
+    check_early(
+        args.pipeline_config_path,
+        inputs=["eval_input_path"],
+        eval_input_path=args.eval_input_path,
+    )
     from tzrec.main import evaluate
 
     evaluate(

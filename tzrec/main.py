@@ -31,12 +31,14 @@ from tzrec.models.factory import create_model as _create_model
 from tzrec.options import from_environment
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.training import build
+from tzrec.training.averages import restore_weights, uses_averages
 from tzrec.training.build import build_features as _create_features
 from tzrec.training.checkpoint.find import resolve
-from tzrec.training.checkpoint.restore import restore_model
 from tzrec.training.distributed.process_group import process_group
 from tzrec.training.evaluator import format_metrics, record_result, run_evaluation
+from tzrec.training.hooks.tensorboard import log_evaluation
 from tzrec.training.job import TrainingJob, closing
+from tzrec.training.location import location
 
 __all__ = [
     "_create_features",
@@ -112,6 +114,9 @@ def evaluate(
         eval_result_filename: name of the result file in ``model_dir``.
         edits: config edits as ``a.b.c=v``.
 
+    TensorBoard events are written below ``model_dir/eval``, at step 0 for a checkpoint that was
+    named.
+
     Returns:
         Metric name → value.
 
@@ -123,10 +128,15 @@ def evaluate(
         raise ConfigError("eval_input_path is empty: there is nothing to evaluate")
     options = from_environment()
     with process_group(options) as device:
-        checkpoint, step = resolve(config.model_dir, checkpoint_path or "latest")
+        build.set_tf32(config.train_config)
+        checkpoint, step = resolve(
+            config.model_dir, checkpoint_path or "latest", config.export_config
+        )
         features = _create_features(config.data_config, config.feature_configs)
         model = build.build_train_wrapper(config, features, device).to(device)
-        logger.info("weights of %s: %s", checkpoint, restore_model(model, checkpoint))
+        averages = uses_averages(config.eval_config, config.train_config)
+        report = restore_weights(model, checkpoint, averages=averages)
+        logger.info("weights of %s: %s", checkpoint, report)
         loader = build.build_loader(
             config, features, config.eval_input_path, mode=Mode.EVAL, options=options
         )
@@ -135,10 +145,13 @@ def evaluate(
                 model,
                 loader,
                 device=device,
-                num_steps=config.eval_config.num_steps,
+                eval_config=config.eval_config,
             )
-    result_path = Path(config.model_dir) / eval_result_filename
-    record_result(result_path, None if checkpoint_path else step, metrics)
+    result_path = location(config.model_dir) / eval_result_filename
+    named = checkpoint_path not in (None, "latest", "best")
+    record_result(result_path, None if named else step, metrics)
+    if config.train_config.use_tensorboard and options.rank == 0:
+        log_evaluation(config.model_dir, metrics, 0 if named else step)
     logger.info("Eval Result %s: %s", checkpoint.name, format_metrics(metrics))
     logger.info("Evaluate Finished.")
     return metrics
@@ -227,7 +240,8 @@ def predict(
             or ``ALL_EFFECTIVE_COLUMNS``.
         output_columns: comma list of predictions to write; default all, sorted.
         batch_size: rows of a batch.
-        is_profiling: not built yet.
+        is_profiling: record ten batches in ``scripted_model_path/predict_trace`` and log where
+            their time went.
         debug_level: above 0 adds the column ``__features__``.
         dataset_type: overrides the config's reader.
         predict_threads: forward threads.
@@ -238,9 +252,8 @@ def predict(
     Raises:
         TzrecError: the export, the input or an argument is wrong; nothing is written then.
     """
-    if is_profiling:
-        raise Unsupported("--is_profiling: profiling comes with a later version")
     predictor = Predictor.load(scripted_model_path)
+    build.set_tf32(predictor.config.export_config)
     config = prediction_config(predictor.config, batch_size, dataset_type, edit_config_json)
     request = PredictRequest(
         predict_input_path,
@@ -251,6 +264,7 @@ def predict(
         steps=predict_steps,
         debug_level=debug_level,
         threads=predict_threads or max(config.data_config.num_workers, 1),
+        trace_dir=f"{scripted_model_path}/predict_trace" if is_profiling else None,
     )
     predict_input(config, predictor.features, predictor.forward_batch, request)
 
@@ -277,7 +291,7 @@ def predict_checkpoint(
     """
     config = prepare(pipeline_config_path, edits=edits).config
     config = prediction_config(config, batch_size, dataset_type, edit_config_json)
-    checkpoint, _ = resolve(config.model_dir, checkpoint_path or "latest")
+    checkpoint, _ = resolve(config.model_dir, checkpoint_path or "latest", config.export_config)
     features = _create_features(config.data_config, config.feature_configs)
     wrapper = restored_model(config, features, checkpoint)
     request = PredictRequest(

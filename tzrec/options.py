@@ -113,8 +113,10 @@ def current_rank() -> int:
     """Returns the rank of this process, 0 where the environment does not (rightly) say; for
     messages, so it never fails.
     """
-    text = os.environ.get("RANK", "")  # noqa: TID251
-    return int(text) if text.isdecimal() else 0
+    rank, world = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))  # noqa: TID251
+    if not rank.isdecimal() or not world.isdecimal():
+        return 0
+    return int(rank) if int(rank) < int(world) else 0
 
 
 def prepare_process() -> None:

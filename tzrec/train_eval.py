@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> None:
         "fine_tune_checkpoint": args.fine_tune_checkpoint,
         "edit_config_json": args.edit_config_json,
     }
-    check_early(args.pipeline_config_path, **overrides)
+    inputs = ("train_input_path", "eval_input_path")
+    check_early(args.pipeline_config_path, inputs=inputs, **overrides)
     from tzrec.main import train_and_evaluate
 
     train_and_evaluate(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tzrec.cli import main
+from tzrec.errors import DataError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "config"))
 from config_samples import DEEPFM, DIN, write
@@ -53,9 +54,9 @@ def test_good_data(check):
 BAD = [
     ({"user_id": pa.array([0, 1000])}, "holds the id 1000, but the table has 1000 rows (ids 0 to 999)"),
     ({"user_id": pa.array([0, -5])}, "holds the id -5; ids must not be negative"),
-    ({"user_id": pa.array([0.5, 1.0])}, "is double, but ids must be integers or text"),
+    ({"user_id": pa.array([0.5, 1.0])}, "feature 'user_id' cannot read a column of double; it takes integers, text, or a list of these"),
     ({"age": pa.array([1.0, None])}, "has 1 missing values; say what they mean with fg_encoded_default_value"),
-    ({"age": pa.array([True, False])}, "is bool, but must be numbers"),
+    ({"age": pa.array([{"a": 1.0}, {"a": 2.0}])}, "feature column 'age' of "),
     ({"clk": pa.array([1, 2])}, "holds values from 1 to 2, but the loss takes 0 to 1"),
     ({"clk": pa.array(["a", "b"])}, "is string, but labels must be numbers"),
     ({"clk": pa.array([1, None])}, "has 1 missing values"),
@@ -74,7 +75,7 @@ def test_bad_data(check, columns, words):
     lines = [line for line in text.splitlines() if not line.startswith("  ")]
     assert len(lines) == 1, lines
     assert words in lines[0]
-    assert lines[0].endswith("/data/train-0.parquet')")
+    assert "/data/train-0.parquet" in lines[0]
 
 
 def test_missing_columns_all_at_once(check):
@@ -107,7 +108,7 @@ def test_files(check, tmp_path):
     empty = {name: array.slice(0, 0) for name, array in COLUMNS.items()}
     code, text = check(empty)
     assert code == 3
-    assert "train_input_path: the 2 file(s) hold no rows" in text
+    assert "train_input_path: the files of 'data/train-*.parquet' hold no rows" in text
     (tmp_path / "data" / "train-9.parquet").write_text("no parquet")
     code, text = check()
     assert code == 3
@@ -155,3 +156,84 @@ def test_a_flag_is_named_once(check, capsys):
     ]:
         assert main(["check", "c.config", "--data", "--train-input-path", path]) == 3
         assert capsys.readouterr().err.startswith(words)
+
+
+def test_rows_that_may_be_skipped_only_warn(check):
+    skips = ("batch_size: 256", "batch_size: 256 max_bad_rows: 3")
+    for columns, words in [
+        ({"user_id": pa.array([0, 1000, 1])}, "holds the id 1000, but the table has 1000 rows"),
+        ({"age": pa.array([1.0, None, 2.0])}, "has 1 missing values; say what they mean"),
+        ({"clk": pa.array([1, None, 0])}, "label column 'clk' has 1 missing values"),
+    ]:
+        assert check(columns)[0] == 3
+        code, text = check(columns, DEEPFM, skips)
+        assert code == 0, text
+        assert text.startswith("warning: c.config:")
+        assert words in text.splitlines()[0]
+    assert check({"clk": pa.array([1, 2, 0])}, DEEPFM, skips)[0] == 3, "a label is no bad row"
+
+
+def test_types_that_training_reads_are_fine(check):
+    """The rules are those of the parser: what it takes is not complained about."""
+    columns = {
+        "user_id": pa.array([1, 2, 3], pa.uint8()),
+        "item_id": pa.array(["1", "2", None]).dictionary_encode(),
+        "price": pa.array([[0], [1], []], pa.large_list(pa.int16())),
+        "age": pa.array([True, False, True]),
+        "clk": pa.array([True, False, True]),
+    }
+    code, text = check(columns)
+    assert code == 0, text
+
+
+def test_types_of_several_files_must_fit_each_other(check):
+    check()
+    pq.write_table(
+        pa.table({**COLUMNS, "user_id": pa.array(["a", "b", "c"])}), "data/train-1.parquet"
+    )
+    assert main(["check", "c.config", "--data"]) == 3
+
+
+def test_before_a_run_only_the_first_files_are_looked_at(check, capsys, monkeypatch):
+    from tzrec.cli import check_data
+    from tzrec.config.pipeline import prepare
+
+    check(files=3)
+    pq.write_table(pa.table({"x": [1]}), "data/train-2.parquet")
+    pipeline = prepare("c.config")
+    looked, _ = check_data.check_data(pipeline, ["train_input_path"], check_data.Effort(files=2))
+    assert looked == [("train data", "6 rows in 2 files (of 3)")]
+    with pytest.raises(DataError, match=r"none of the columns .* is in file '.*train-2.parquet'"):
+        check_data.check_data(pipeline, ["train_input_path"])
+
+
+def test_ranges_are_left_out_where_there_are_too_many(check):
+    from tzrec.cli import check_data
+    from tzrec.config.pipeline import prepare
+
+    check({"user_id": pa.array([0, 5000, 1])})
+    pipeline = prepare("c.config")
+    with pytest.raises(DataError, match="holds the id 5000"):
+        check_data.check_data(pipeline, effort=check_data.Effort(statistics=5))
+    check_data.check_data(pipeline, effort=check_data.Effort(statistics=4))
+
+
+def test_files_by_scheme(check):
+    import fsspec
+
+    check()
+    memory = fsspec.filesystem("memory")
+    with memory.open("/check/train.parquet", "wb") as stream:
+        pq.write_table(pa.table(COLUMNS).drop_columns("age"), stream)
+    flags = ["--train-input-path", "memory://check/train.parquet"]
+    assert main(["check", "c.config", "--data", *flags]) == 3
+    memory.rm("/check", recursive=True)
+
+
+def test_a_file_in_which_no_column_fits_is_one_problem(check):
+    code, text = check({"a": pa.array([1, 2, 3])}, drop=tuple(COLUMNS))
+    assert code == 3
+    problems = [line for line in text.splitlines() if not line.startswith("  ")]
+    assert len(problems) == 1
+    assert "none of the columns that the config reads is in file" in problems[0]
+    assert "columns of the file: a" in text

@@ -81,6 +81,7 @@ def test_interrupt_and_exit(capsys):
 
 def test_other_ranks_only_show_what_rank_0_cannot_know(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert run_command(fail(errors.ConfigError("x"))) == 2
     assert capsys.readouterr().err == ""
     assert run_command(fail(errors.DataError("x"))) == 3

@@ -6,6 +6,8 @@ import sys
 import types
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import tzrec.eval
@@ -102,6 +104,10 @@ def calls(monkeypatch):
 def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "c.config", DEEPFM)
+    (tmp_path / "data").mkdir()
+    columns = {"user_id": [1], "item_id": [2], "price": [1], "age": [0.5], "clk": [1]}
+    for name in ("t.parquet", "e.parquet", "data/train-0.parquet", "data/eval.parquet"):
+        pq.write_table(pa.table(columns), name)
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "scripted_model.pt").write_bytes(b"")
     return "c.config"
@@ -215,3 +221,25 @@ def test_a_wrong_config_stops_before_main(config, calls, capsys):
     assert tzrec.train_eval.main(["--pipeline_config_path", config, *edit]) == 2
     assert "--edit_config_json: data_config.batch_size: is 0" in capsys.readouterr().err
     assert calls == []
+
+
+@pytest.mark.parametrize("start", ["tzrec.train_eval", "tzrec.eval", "train", "eval"])
+def test_files_that_do_not_fit_stop_before_main(config, calls, capsys, start):
+    pq.write_table(pa.table({"user_id": [1], "item_id": [2]}), "data/eval.parquet")
+    if start.startswith("tzrec"):
+        code = sys.modules[start].main(["--pipeline_config_path", config])
+    else:
+        code = main([start, config])
+    assert code == 3
+    err = capsys.readouterr().err
+    assert "data_config.label_fields[0]: label column 'clk' is not in file 'data/eval.parq" in err
+    assert "feature column 'age' is not in file 'data/eval.parquet'" in err
+    assert calls == []
+
+
+def test_only_the_first_process_compares_the_files(config, calls, monkeypatch):
+    pq.write_table(pa.table({"user_id": [1]}), "data/eval.parquet")
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", config]) == 0
+    assert len(calls) == 1

@@ -37,11 +37,11 @@ SCHEMA = [
     ("data_config { batch_size: 1.5 }", "a.config:1: data_config.batch_size: must be an integer, not 1.5"),
     ("data_config { batch_size: -1 }", "a.config:1: data_config.batch_size: -1 is out of range, must be at least 0"),
     ('data_config { batch_size: "12" }', "a.config:1: data_config.batch_size: must be an integer, not text"),
-    ("data_config { batch_size: [1, 2] }", "a.config:1: data_config.batch_size: takes one an integer, not a list"),
+    ("data_config { batch_size: [1, 2] }", "a.config:1: data_config.batch_size: must be an integer, not a list"),
     ("data_config { batch_size { } }", "a.config:1: data_config.batch_size: must be an integer, not a message { ... }"),
     ("data_config { with_header: yes }", "a.config:1: data_config.with_header: must be true or false, not yes"),
     ("model_dir: run", 'a.config:1: model_dir: must be text in quotes: "run"'),
-    ("data_config: 3", "a.config:1: data_config: is a DataConfig: write data_config { ... }"),
+    ("data_config: 3", "a.config:1: data_config: is a message: write data_config { ... }"),
     ("feature_configs { id_feature {} raw_feature {} }", "a.config:1: feature_configs[0].raw_feature: "
      "'id_feature' was already chosen in line 1, and only one feature is possible"),
     ("feature_configs { raw_feature { boundaries: [1, x] } }", "a.config:1: "

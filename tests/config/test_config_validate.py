@@ -29,6 +29,7 @@ CASES = [
      "24: feature_configs[0]: is empty: choose id_feature, raw_feature or another kind"),
     ("no embedding_dim", DEEPFM, ("    embedding_dim: 16\n    num_buckets", "    num_buckets"),
      "25: feature_configs[0].id_feature.embedding_dim: is missing"),
+    ("empty feature_name", DEEPFM, (USER, '    feature_name: ""\n'), "26: feature_configs[0].id_feature.feature_name: is empty"),
     ("no feature_name", DEEPFM, (USER, ""), "25: feature_configs[0].id_feature.feature_name: is missing"),
     # Training.
     ("steps and epochs", DEEPFM, ("num_epochs: 1", "num_epochs: 1\n  num_steps: 6"),
@@ -94,6 +95,12 @@ CASES = [
      "16: export_config.exporter_type: is 'newest', must be one of latest, best; did you mean 'best'?"),
     ("averaged weights", DEEPFM, ("eval_config {}", "eval_config { use_dense_ema: true }"),
      "16: eval_config.use_dense_ema: is true, but training does not average weights"),
+    ("event time", DEEPFM, ("num_epochs: 1", "num_epochs: 1 save_checkpoints_timestamp_interval: 3600"),
+     "14: train_config.save_checkpoints_timestamp_interval: is set, but data_config.event_time_field is not, so no row has a time"),
+    ("parameter map", DEEPFM, ("num_epochs: 1", 'num_epochs: 1 fine_tune_checkpoint: "r" fine_tune_ckpt_param_map: "m.txt"'),
+     "14: train_config.fine_tune_ckpt_param_map: file 'm.txt' does not exist"),
+    ("run directory", DEEPFM, ('model_dir: "run"', 'model_dir: "c.config"'),
+     "4: model_dir: 'c.config' is a file, must be a directory"),
     # Data.
     ("no label", DEEPFM, ('  label_fields: "clk"\n', ""),
      "17: data_config.label_fields: is missing: no column is named to learn from"),
@@ -328,16 +335,8 @@ LATER = [
      "2: train_input_path: reader OdpsDataset comes with a later version"),
     ("zch", DEEPFM, ("num_buckets: 1000", "zch { zch_size: 10 }"),
      "29: feature_configs[0].id_feature.zch: growing tables (zch) come with a later version"),
-    ("sparse optimizer", DEEPFM, ("adagrad_optimizer { lr: 0.001 }", "lamb_optimizer { lr: 0.001 }"),
-     "7: train_config.sparse_optimizer.lamb_optimizer: sparse optimizer lamb_optimizer comes with a later version"),
     ("delta dump", DEEPFM, ("num_epochs: 1", "num_epochs: 1 delta_embedding_dump_config {}"),
      "14: train_config.delta_embedding_dump_config: dumping changed embedding rows comes with a later version"),
-    ("profiling", DEEPFM, ("num_epochs: 1", "num_epochs: 1 is_profiling: true"),
-     "14: train_config.is_profiling: profiling comes with a later version"),
-    ("global clipping", DEEPFM, ("num_epochs: 1", "num_epochs: 1 grad_clipping { enable_global_grad_clip: true }"),
-     "14: train_config.grad_clipping.enable_global_grad_clip: clipping over all processes comes with a later version"),
-    ("event time", DEEPFM, ("num_epochs: 1", "num_epochs: 1 save_checkpoints_timestamp_interval: 3600"),
-     "14: train_config.save_checkpoints_timestamp_interval: checkpoints by event time comes with a later version"),
 ]  # fmt: skip
 
 
@@ -380,6 +379,12 @@ def test_a_typo_is_not_followed_by_problems_that_come_from_it(problems_of):
         ((LOSS, "losses { binary_crossentropy {} }"), 1),
         (("hidden_units: [64, 32]", "hiden_units: [64, 32]"), 1),
         (('label_fields: "clk"', 'label_field: "clk"'), 1),
+        (("model_config {", "model_confg {"), 1),
+        (("train_config {", "train_confg {"), 1),
+        (("data_config {", "data_confg {"), 1),
+        (("feature_configs {", "feature_config {"), 1),
+        (('model_dir: "run"', 'model_dri: "run"'), 1),
+        (('group_name: "wide"', 'group_nam: "wide"'), 1),
     ]:
         error = problems_of(DEEPFM, change)
         lines = [line for line in str(error).splitlines() if not line.startswith("  ")]
@@ -401,9 +406,13 @@ WARNINGS = [
     (DEEPFM, ('expression: "user:age"', 'expression: "user:age" embedding_dim: 8'), "enters the model as plain numbers"),
     (DEEPFM, ("num_buckets: 1000", "num_buckets: 1000 hash_bucket_size: 7"), "hash_bucket_size sets the table size"),
     (DEEPFM, ("num_buckets: 1000", "num_buckets: 1000 embedding_constraints {}"), "placement constraints have no effect"),
-    (DEEPFM, ("num_epochs: 1", 'num_epochs: 1 tensorboard_summaries: "gradient"'), "summary 'gradient' is not written yet"),
+    (DEEPFM, ("num_epochs: 1", "num_epochs: 1 grad_clipping { enable_global_grad_clip: true }"), "the norm is always that of the whole batch"),
     (DEEPFM, (LOSS, LOSS + " kernel: TRITON"), "TRITON has no effect"),
     (DEEPFM, ("num_workers: 2", "sample_mask_prob: 0.1"), "no feature has use_mask: true"),
+    (DEEPFM, ('label_fields: "clk"', 'label_fields: ["clk", "buy"]'), "'buy' has no effect: DeepFM has one task"),
+    (DEEPFM, (LOSS, "losses { binary_cross_entropy {} weight: 0 }"), "is 0: nothing is learnt from it"),
+    (DEEPFM, ("num_buckets: 1000", "num_buckets: 1000 sequence_length: 5"), "has no effect: feature 'user_id' is no sequence"),
+    (DEEPFM, ("num_epochs: 1", 'num_epochs: 1 fine_tune_ckpt_param_map: "m.txt"'), "has no effect without fine_tune_checkpoint"),
     (DEEPFM, ("num_epochs: 1", "num_epochs: 1 save_checkpoints_epochs: 1 save_checkpoints_steps: 5"),
      "since save_checkpoints_epochs is set"),
     (DEEPFM, (LOSS, "losses { softmax_cross_entropy {} }\n  num_class: 3"), ("metrics { auc {} }", ""), ("final { hidden_units: [16] }", ""),

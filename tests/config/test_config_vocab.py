@@ -53,8 +53,10 @@ def test_unreadable(tmp_path):
     with pytest.raises(ConfigError, match="memory://none does not exist"):
         read_vocab_file("memory://none")
     (tmp_path / "latin").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"latin is not UTF-8 text \(byte 0\)"):
         read_vocab_file(str(tmp_path / "latin"))
+    with pytest.raises(ConfigError, match="is a folder"):
+        read_vocab_file(str(tmp_path))
     with pytest.raises(ConfigError, match="cannot be read"):
         read_vocab_file("nosuchscheme://vocab")
 

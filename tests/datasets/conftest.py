@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets_table import ROWS
+
+from tzrec.datasets import workers
 
 
 @pytest.fixture
@@ -42,3 +45,14 @@ def nothing_left():
     yield
     assert not [t for t in threading.enumerate() if t.name == "tzrec-loader"]
     assert multiprocessing.active_children() == []
+
+
+@pytest.fixture
+def workers_as_threads(monkeypatch):
+    """The pool of a loader has threads, which start at once, in place of processes."""
+
+    def pool(num_workers, *, mp_context, initializer, initargs):
+        monkeypatch.setattr(workers, "_parser", initargs[0])
+        return ThreadPoolExecutor(num_workers)
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", pool)

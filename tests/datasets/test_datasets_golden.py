@@ -156,7 +156,7 @@ def test_a_bad_row_of_a_real_feature_is_named(column, bad, message, tmp_path):
     pq.write_table(table.set_column(position, column, changed), tmp_path / "a.parquet")
     with loader_of(tmp_path) as loader, pytest.raises((DataError, FeatureError)) as caught:
         list(loader)
-    assert "a.parquet: row 37 (counted from 0): " in str(caught.value)
+    assert "a.parquet: row group 0, row 37 (counted from 0): " in str(caught.value)
     assert message in str(caught.value)
 
 

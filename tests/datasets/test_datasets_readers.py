@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
 import itertools
 import random
+import threading
+import time
 
 import fsspec
 import numpy as np
@@ -279,6 +282,8 @@ def test_csv_delimiter_is_one_character(delimiter):
         "\n\na,b\n1,x\n2,y\n3,z",
         "a,b\n1,x\n2,y\n3,z",
         "\ufeffa,b\n1,x\n2,y\n3,z\n",
+        '"a","b"\n1,x\n2,y\n3,z\n',
+        '"a","b\nc"\n1,x\n2,y\n3,z\n',
     ],
 )
 @pytest.mark.parametrize("block", [16, 4 << 20])
@@ -338,6 +343,37 @@ def test_a_bad_row_names_file_row_and_column(with_header, bad, message, tmp_path
         list(found.to_batches())
     assert f"{path}: row 2345 (counted from 0): " in str(caught.value)
     assert message in str(caught.value)
+
+
+class ReadAhead(io.FileIO):
+    """Says whether it was closed in the middle of a read."""
+
+    closed_too_early = False
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.reading = threading.Lock()
+
+    def read(self, size=-1):
+        with self.reading:
+            time.sleep(0.01)
+            return super().read(size)
+
+    def close(self):
+        if self.reading.locked():
+            type(self).closed_too_early = True
+        super().close()
+
+
+def test_a_file_is_not_closed_while_the_parser_reads_ahead(tmp_path, monkeypatch):
+    """A closed file's number goes to the next one, from which the parser then took bytes."""
+    monkeypatch.setattr(csv_dataset, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_dataset, "open_input", lambda path: pa.PythonFile(ReadAhead(path)))
+    path = tmp_path / "a.csv"
+    path.write_text('a,b\n1,"x"\n' + "2,y\n" * 200)
+    found = CsvReader(str(path), ["a"])
+    assert read(found, order_of((0, 3, 7)), "a") == [2] * 4
+    assert not ReadAhead.closed_too_early
 
 
 def test_csv_columns_of_the_same_name(tmp_path):

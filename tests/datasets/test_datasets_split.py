@@ -7,7 +7,8 @@ import pytest
 
 from tzrec.datasets.position import DataPosition
 from tzrec.datasets.slicer import RawBatch, row_origin
-from tzrec.datasets.split import Block, PassPlan, RowOrder, SplitConfig, order_rows, plan_pass
+from tzrec.datasets.split import Block, PassPlan, RowOrder, SplitConfig, order_rows
+from tzrec.datasets.start import plan_pass
 from tzrec.errors import DataError
 
 PATHS = ["a", "b", "c"]
@@ -29,9 +30,9 @@ def batches_of(plan: PassPlan, rank: int, first: int = 0) -> list[list[tuple[int
     """(file, row) of each batch, from the definition of windows and edges."""
     start, _ = plan.rank_rows(rank)
     found = []
-    for window in plan.windows(rank, first):
+    for window in plan.windows(rank, first // plan.window_batches):
         for i in range(len(window.edges) - 1):
-            if window.first_batch + i < first:
+            if window.number * plan.window_batches + i < first:
                 continue
             low, high = window.edges[i] - window.edges[0], window.edges[i + 1] - window.edges[0]
             index = np.arange(low, high)
@@ -57,7 +58,7 @@ def every_row(*sizes: int) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("sizes", [(3,), (20,), (5, 0, 12), (7, 8, 9), (23, 1)])
 def test_every_row_once_and_equal_number_of_batches(sizes, world_size, batch_size, shuffle):
     config = SplitConfig(batch_size, world_size=world_size, shuffle_batches=shuffle, seed=3)
-    plan, _ = plan_pass(blocks_of(*sizes), config)
+    plan = plan_pass(blocks_of(*sizes), config).plan
     ranks = [batches_of(plan, rank) for rank in range(world_size)]
     assert sorted(row for rank in ranks for batch in rank for row in batch) == every_row(*sizes)
     assert {len(rank) for rank in ranks} == {plan.num_batches}
@@ -69,7 +70,7 @@ def test_every_row_once_and_equal_number_of_batches(sizes, world_size, batch_siz
 
 
 def test_without_shuffle_ranks_read_contiguous_ranges_in_file_order():
-    plan, _ = plan_pass(blocks_of(5, 6), SplitConfig(4, world_size=2))
+    plan = plan_pass(blocks_of(5, 6), SplitConfig(4, world_size=2)).plan
     flat = [[row for batch in batches_of(plan, rank) for row in batch] for rank in range(2)]
     assert flat == [every_row(5, 6)[:6], every_row(5, 6)[6:]]
 
@@ -102,7 +103,7 @@ def test_too_few_rows(config, message):
 def test_shuffle_depends_on_seed_and_epoch_only():
     def order(seed: int, epoch: int) -> list[list[tuple[int, int]]]:
         config = SplitConfig(4, shuffle_batches=3, seed=seed)
-        return batches_of(plan_pass(blocks_of(40, 33), config, epoch=epoch)[0], 0)
+        return batches_of(plan_pass(blocks_of(40, 33), config, epoch=epoch).plan, 0)
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(1, 1)
@@ -113,7 +114,7 @@ def test_shuffle_mixes_rows_within_and_across_windows():
     config = SplitConfig(10, shuffle_batches=10, seed=0)
     seen = Counter()
     for epoch in range(200):
-        first = batches_of(plan_pass(blocks_of(200), config, epoch=epoch)[0], 0)[0]
+        first = batches_of(plan_pass(blocks_of(200), config, epoch=epoch).plan, 0)[0]
         seen.update(row for _, row in first)
     # A row is in the first of 20 batches 10 times in 200 epochs; binomial, so sd about 3.
     assert len(seen) == 200
@@ -132,7 +133,7 @@ def test_resume_with_the_same_config_replays_exactly(seed):
         seed=seed,
     )
     epoch = int(random.integers(3))
-    whole, _ = plan_pass(blocks_of(*sizes), config, epoch=epoch)
+    whole = plan_pass(blocks_of(*sizes), config, epoch=epoch).plan
     stop = int(random.integers(1, whole.num_batches + 1))
     position = DataPosition()
     for step in range(stop):
@@ -143,15 +144,15 @@ def test_resume_with_the_same_config_replays_exactly(seed):
     position.num_batches = stop
     position = DataPosition.from_json(position.to_json())
     for rank in range(config.world_size):
-        plan, first = plan_pass(
+        start = plan_pass(
             blocks_of(*sizes),
             with_rank(config, rank),
             epoch=epoch,
             sources=PATHS,
             position=position,
         )
-        assert first == stop
-        assert batches_of(plan, rank, first) == batches_of(whole, rank)[stop:]
+        assert start.first_batch == stop
+        assert batches_of(start.plan, rank, start.first_batch) == batches_of(whole, rank)[stop:]
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -160,7 +161,7 @@ def test_resume_with_other_ranks_and_batches_reads_the_rest_once(seed):
     sizes = [30, 41, 12]
     shuffle = int(random.integers(0, 4))
     before = SplitConfig(3, world_size=2, shuffle_batches=shuffle, seed=seed)
-    whole, _ = plan_pass(blocks_of(*sizes), before)
+    whole = plan_pass(blocks_of(*sizes), before).plan
     stop = int(random.integers(1, whole.num_batches))
     position, consumed = DataPosition(), []
     for step in range(stop):
@@ -174,11 +175,11 @@ def test_resume_with_other_ranks_and_batches_reads_the_rest_once(seed):
         shuffle_batches=shuffle,
         seed=seed,
     )
-    plan, first = plan_pass(blocks_of(*sizes), after, sources=PATHS, position=position)
+    start = plan_pass(blocks_of(*sizes), after, sources=PATHS, position=position)
     rest = [
         row
         for rank in range(after.world_size)
-        for batch in batches_of(plan, rank, first)
+        for batch in batches_of(start.plan, rank, start.first_batch)
         for row in batch
     ]
     if len(every_row(*sizes)) - len(consumed) >= after.world_size:
@@ -188,8 +189,8 @@ def test_resume_with_other_ranks_and_batches_reads_the_rest_once(seed):
 def test_resume_with_a_new_file_reads_it_whole():
     position = DataPosition()
     position.add({"a": [(0, 20)], "elsewhere": [(0, 5)]})
-    plan, first = plan_pass(blocks_of(20, 6), SplitConfig(4), sources=PATHS, position=position)
-    assert [row for batch in batches_of(plan, 0, first) for row in batch] == [
+    start = plan_pass(blocks_of(20, 6), SplitConfig(4), sources=PATHS, position=position)
+    assert [row for batch in batches_of(start.plan, 0, start.first_batch) for row in batch] == [
         (1, row) for row in range(6)
     ]
 
@@ -198,11 +199,8 @@ def test_resume_at_the_end_of_a_pass_has_nothing_left():
     position = DataPosition()
     for start in (0, 4, 8):
         position.add({"a": [(start, min(start + 4, 10))]})
-    plan, first = plan_pass(blocks_of(10), SplitConfig(4), sources=PATHS, position=position)
-    assert batches_of(plan, 0, first) == []
-    position.num_batches = 1
-    plan, first = plan_pass(blocks_of(10), SplitConfig(4), sources=PATHS, position=position)
-    assert plan.num_batches == 0
+    start = plan_pass(blocks_of(10), SplitConfig(4), sources=PATHS, position=position)
+    assert batches_of(start.plan, 0, start.first_batch) == []
 
 
 def test_cut_locate_and_runs_equal_a_list():

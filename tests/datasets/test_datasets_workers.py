@@ -27,7 +27,7 @@ def test_processes_do_what_the_thread_does(bad_row):
         "reserved_columns": ["name"],
         "seed": 3,
     }
-    named = r"p2\.parquet: row 13 \(counted from 0\): feature 'price' has no default"
+    named = r"p2\.parquet: row group 0, row 13 \(counted from 0\): feature 'price' has no default"
     expected, seen = [], []
     with loader_of(bad_row, text + "loader: THREAD", **kwargs) as loader:
         with pytest.raises(FeatureError, match=named):

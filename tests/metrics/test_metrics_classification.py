@@ -1,5 +1,7 @@
 """AUC, accuracy and normalized entropy against scikit-learn, torchmetrics and NumPy."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torchmetrics.classification import BinaryAUROC
 
 from tzrec.errors import ConfigError
 from tzrec.metrics.accuracy import Accuracy
-from tzrec.metrics.auc import AUC, MulticlassAUC
+from tzrec.metrics.auc import AUC, MulticlassAUC, threshold_bins
 from tzrec.metrics.normalized_entropy import NormalizedEntropy
 
 RNG = np.random.default_rng(0)
@@ -48,6 +50,57 @@ def test_auc_equals_sklearn_on_binned_scores_and_nears_it_on_exact_ones():
 def test_auc_counts_scores_of_exactly_one():
     scores, labels = np.array([1, 1, 0, 0], np.float32), np.array([1, 0, 1, 0])
     assert feed(AUC(), scores, labels, parts=1) == 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.float32, np.float64, np.uint8, np.bool_])
+def test_auc_takes_labels_of_any_type(dtype):
+    scores, labels = clicks(500)
+    expected = feed(AUC(), scores, labels)
+    assert feed(AUC(), scores, labels.astype(dtype)) == expected
+
+
+@pytest.mark.parametrize("thresholds", [2, 3, 200, 1001])
+def test_bins_of_the_kernel_are_those_of_torch(thresholds):
+    edges = torch.linspace(0, 1, thresholds)
+    around = [edges, edges.nextafter(torch.tensor(2.0)), edges.nextafter(torch.tensor(-1.0))]
+    scores = torch.cat([*around, torch.rand(2000), torch.tensor([-1.0, 2.0, math.nan])])
+    labels = torch.arange(len(scores)) % 2
+    metric = AUC(thresholds)
+    metric.update(scores, labels)
+    expected = np.zeros((2, thresholds), np.int64)
+    np.add.at(expected, (labels.numpy(), threshold_bins(scores, edges).numpy()), 1)
+    np.testing.assert_array_equal(metric.histogram, expected)
+
+
+def test_confidence_interval_of_the_auc():
+    scores, labels = clicks(3000)
+    metric = AUC()
+    scores = metric.edges.numpy()[np.floor(scores * 199).astype(int)]
+    value = feed(metric, scores, labels)
+    # DeLong's estimate, pair by pair.
+    positive, negative = scores[labels == 1][:, None], scores[labels == 0][None]
+    wins = (positive > negative) + 0.5 * (positive == negative)
+    variance = wins.mean(1).var(ddof=1) / wins.shape[0] + wins.mean(0).var(ddof=1) / wins.shape[1]
+    assert wins.mean() == pytest.approx(value)
+    assert metric.half_width == pytest.approx(1.959964 * variance**0.5, rel=1e-6)
+
+
+def test_confidence_interval_holds_the_truth_as_often_as_it_says():
+    inside = 0
+    for _ in range(300):
+        labels = RNG.integers(0, 2, 400)
+        logits = RNG.normal(size=400) + labels
+        metric = AUC(1000)
+        value = feed(metric, (1 / (1 + np.exp(-logits))).astype(np.float32), labels, parts=1)
+        # P(N(1, 1) > N(0, 1))
+        inside += abs(value - 0.7602499) <= metric.half_width
+    assert 0.91 <= inside / 300 <= 0.99
+
+
+def test_no_interval_without_rows_of_both_classes():
+    metric = AUC()
+    feed(metric, np.array([0.2, 0.7, 0.9], np.float32), np.array([1, 1, 0]), parts=1)
+    assert metric.half_width is None
 
 
 def test_auc_of_one_class_is_zero_and_reset_forgets():

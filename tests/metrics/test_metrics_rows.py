@@ -106,9 +106,9 @@ def test_xauc_of_a_sample_is_near_and_repeatable():
     few, again = feed(XAUC(max_pairs=100), p, t), feed(XAUC(max_pairs=100), p, t)
     assert few == again != exact
     assert few == pytest.approx(exact, abs=0.2)
-    # 4499 pairs have a standard error of .007.
-    by_ratio = feed(XAUC(sample_ratio=1e-3), p, t)
-    assert by_ratio == pytest.approx(exact, abs=0.03)
+    # 1350 pairs have a standard error of .012.
+    by_ratio = feed(XAUC(sample_ratio=3e-4), p, t)
+    assert by_ratio == pytest.approx(exact, abs=0.05)
     assert by_ratio not in (few, exact)
     # So many that counting all is cheaper.
     assert feed(XAUC(sample_ratio=0.5), p, t) == exact
@@ -159,14 +159,6 @@ def test_grouped_xauc_samples_large_groups():
     assert abs(many - exact) < 0.01
     assert few != many
     assert abs(few - exact) < 0.2
-
-
-def test_grouped_xauc_in_chunks_of_groups(monkeypatch):
-    p, t = _regression(600)
-    keys = RNG.integers(0, 80, 600)
-    whole = feed(GroupedXAUC(max_pairs_per_group=1000), p, t, keys)
-    monkeypatch.setattr("tzrec.metrics.grouped_xauc.CHUNK", 50)
-    assert feed(GroupedXAUC(max_pairs_per_group=1000), p, t, keys) == whole
 
 
 @pytest.mark.parametrize(

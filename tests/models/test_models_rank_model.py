@@ -127,6 +127,31 @@ def test_loss_weight_scales_loss_and_total():
     assert set(two[4]) == {"logits", "probs", "y"}
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_weight_of_every_loss(name):
+    """It scales loss, gradient and the mean in an evaluation; 1 is as if not written."""
+    text, num_class, label = LOSS_TEXT[name]
+    seen = {}
+    for weight in ("", "weight: 1", "weight: 2.5", "weight: 0"):
+        wrapper = _wrapper(f"losses {{ {text} {weight} }}", num_class=num_class, label=label)
+        _, batch, total, losses, predictions = _step(wrapper)
+        total.backward()
+        wrapper.model.update_metric(predictions, batch, losses)
+        mean = float(wrapper.model.compute_metric()[name])
+        gradients = torch.cat([p.grad.flatten() for p in wrapper.parameters()])
+        seen[weight] = (float(losses[name]), float(total), mean, gradients)
+    for index in range(3):
+        plain, one, more, none = (values[index] for values in seen.values())
+        assert plain == one != 0
+        assert more == pytest.approx(2.5 * plain)
+        assert none == 0
+    plain, one, more, none = (values[3] for values in seen.values())
+    assert torch.equal(plain, one)
+    assert plain.abs().max() > 0
+    torch.testing.assert_close(more, 2.5 * plain)
+    assert not none.any()
+
+
 def test_jrc_reads_its_session():
     text = 'losses {{ jrc_loss {{ session_name: "{}" alpha: 0.1 }} }}'
     by_user, by_item = (
@@ -267,6 +292,18 @@ def _ordered(rows):
     """The share of pairs of rows whose scores are ordered like their labels."""
     pairs = itertools.combinations(zip(rows.y, rows.watch, strict=True), 2)
     return np.mean([(a[0] - b[0]) * (a[1] - b[1]) > 0 for a, b in pairs])
+
+
+def test_confidence_intervals_beside_the_metrics():
+    wrapper = _wrapper(BINARY)
+    assert wrapper.model.metric_half_widths() == {}
+    metrics, rows = _evaluate(wrapper)
+    widths = wrapper.model.metric_half_widths()
+    assert set(widths) == {"auc", "grouped_auc"} < set(metrics)
+    users = [g for _, g in rows.groupby("user") if g.clk.nunique() == 2]
+    aucs = [roc_auc_score(g.clk, g.probs) for g in users]
+    expected = 1.959964 * np.std(aucs, ddof=1) / len(aucs) ** 0.5
+    assert widths["grouped_auc"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_metrics_start_afresh_after_compute():

@@ -18,10 +18,10 @@ from tzrec.training.checkpoint.find import (
     skipped_checkpoints,
 )
 from tzrec.training.checkpoint.restore import (
+    open_checkpoint,
     read_data_position,
     read_trainer_state,
     restore_model,
-    restore_optimizer,
 )
 from tzrec.training.checkpoint.save import Snapshot, save_checkpoint, save_data_position
 
@@ -57,7 +57,8 @@ def test_a_saved_model_comes_back(tmp_path):
     assert report.exact
     assert torch.equal(target.weight, source.weight)
     optimizer = _Optimizer(0.0)
-    assert restore_optimizer(optimizer, path).exact
+    with open_checkpoint(target, path) as restorer:
+        assert restorer.optimizer(optimizer).exact
     assert torch.equal(optimizer.state["state"]["model.w"]["m"], torch.full((2,), 3.0))
     assert read_trainer_state(path) == {"state": {"step": 8}}
     assert read_data_position(path)["position"] == {"a": [[0, 10]]}
@@ -154,7 +155,7 @@ def test_a_failed_write_keeps_the_last_good_one(tmp_path, monkeypatch):
     monkeypatch.setattr(save_module.torch, "save", full)
     with pytest.raises(CheckpointError, match="No space left") as caught:
         save_checkpoint(tmp_path, _snapshot(2, nn.Linear(1, 1)))
-    assert "untouched" in str(caught.value)
+    assert f"{good} (step 1) is safe" in str(caught.value)
     assert latest_checkpoint(tmp_path) == (good, 1)
     assert not list(tmp_path.glob(".partial*"))
 

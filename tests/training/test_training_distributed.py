@@ -22,13 +22,11 @@ from torchrec.modules.embedding_configs import (
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from tzrec.errors import ConfigError, DistributedError, PlanError, Unsupported
 from tzrec.ops.cpu.collections import CpuEmbeddingBagCollection, CpuEmbeddingCollection
 from tzrec.optim.optimizer import build_optimizer
 from tzrec.optim.sparse_parameters import split_sparse_parameters
 from tzrec.options import Options
 from tzrec.protos.train_pb2 import TrainConfig
-from tzrec.training.distributed import wrap
 from tzrec.training.distributed.process_group import init_process_group, process_group
 from tzrec.training.distributed.wrap import distribute
 
@@ -38,12 +36,31 @@ KERNELS = ["auto", "torchrec"]
 BOTH = ["sgd_optimizer { lr: 0.1 }", "adagrad_optimizer { lr: 0.1 }"]
 BOTH += ["rowwise_adagrad_optimizer { lr: 0.1 }"]
 ADAM = "adam_optimizer { lr: 0.1 }"
+# Those that only our kernels have on a CPU.
+OURS = [
+    ADAM,
+    "partial_rowwise_adam_optimizer { lr: 0.1 }",
+    "lamb_optimizer { lr: 0.1 }",
+    "partial_rowwise_lamb_optimizer { lr: 0.1 }",
+    "lars_sgd_optimizer { lr: 10 }",
+    "adadelta_optimizer { lr: 1 }",
+    "rmsprop_optimizer { lr: 0.1 }",
+]
+CLIPPED = [sparse.replace("}", "gradient_clipping: true max_gradient: 0.01 }") for sparse in BOTH]
 
 
 class Model(nn.Module):
     """Two pooled tables (the second frozen on demand) and a sequence table under a linear layer."""
 
-    def __init__(self, *, frozen=False, dim=DIM, data_type=DataType.FP32, device=CPU):
+    def __init__(
+        self,
+        *,
+        frozen=False,
+        dim=DIM,
+        data_type=DataType.FP32,
+        device=CPU,
+        second=PoolingType.MEAN,
+    ):
         super().__init__()
         tables = [
             EmbeddingBagConfig(
@@ -56,7 +73,7 @@ class Model(nn.Module):
             )
             for name, feature, pooling in (
                 ("sum", "a", PoolingType.SUM),
-                ("mean", "b", PoolingType.MEAN),
+                ("mean", "b", second),
             )
         ]
         tables[1].trainable = not frozen
@@ -149,7 +166,7 @@ def _group():
 
 
 def test_our_kernels_are_used_on_a_cpu_alone():
-    for sparse in [*BOTH, ADAM]:
+    for sparse in [*BOTH, *OURS]:
         model, _ = build(sparse)
         assert isinstance(model.module.model.ebc, CpuEmbeddingBagCollection)
         assert isinstance(model.module.model.ec, CpuEmbeddingCollection)
@@ -183,6 +200,22 @@ def test_our_kernels_train_as_fbgemms(sparse):
     assert ours[0] == pytest.approx(theirs[0], rel=1e-6)
     for name in NAMES:
         torch.testing.assert_close(ours[1][name], theirs[1][name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sparse", CLIPPED)
+def test_both_kernels_clip_the_gradient_of_the_output(sparse):
+    """Before the occurrences of a row are summed up."""
+    runs = {}
+    for kernels in KERNELS:
+        model, optimizer = build(sparse, kernels, second=PoolingType.SUM)
+        losses = run(model, optimizer, range(6))
+        runs[kernels] = (losses, {name: table(model, name).clone() for name in NAMES})
+    ours, theirs = runs["auto"], runs["torchrec"]
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-6)
+    for name in NAMES:
+        torch.testing.assert_close(ours[1][name], theirs[1][name], rtol=1e-5, atol=1e-6)
+    plain = BOTH[CLIPPED.index(sparse)]
+    assert ours[0] != pytest.approx(run(*build(plain, second=PoolingType.SUM), range(6)), rel=1e-4)
 
 
 def test_initial_accumulator_reaches_both_kernels():
@@ -278,45 +311,6 @@ def test_tables_on_the_meta_device_are_initialised():
         assert torch.equal(table(model, name), torch.ones(ROWS, DIM))
 
 
-@pytest.mark.parametrize(
-    ("sparse", "more", "says"),
-    [
-        (ADAM, "", "sparse optimizer adam on a CPU"),
-        ("sgd_optimizer { lr: 1 gradient_clipping: true }", "", "with gradient_clipping"),
-        (BOTH[0], "embedding_l2: 0.1", "embedding_l2 with several processes"),
-        ("lamb_optimizer { lr: 1 }", "", "lamb_optimizer comes with a later version"),
-    ],
-)
-def test_what_torchrec_would_not_do_is_refused(sparse, more, says):
-    with pytest.raises(Unsupported, match=says):
-        build(sparse, "torchrec", more=more)
-
-
-def test_odd_dimensions_train_in_our_kernels_only():
-    assert run(*build(ADAM, dim=10), range(2))
-    with pytest.raises(ConfigError, match="embedding_dim 10: with several processes it must be"):
-        build(BOTH[0], "torchrec", dim=10)
-
-
-def test_a_model_that_does_not_fit(monkeypatch):
-    monkeypatch.setattr(
-        "tzrec.training.distributed.plan.psutil.virtual_memory",
-        lambda: type("Memory", (), {"total": 1000})(),
-    )
-    with pytest.raises(PlanError, match="cannot be placed on 1 x cpu"):
-        build(BOTH[0], "torchrec")
-
-
-def test_the_weights_of_gpu_optimizers_are_those_of_the_rule():
-    rule = wrap.create_sparse_optimizer(
-        config_of(
-            "adam_optimizer { lr: 0.5 beta1: 0.5 beta2: 0.25 weight_decay: 0.125 }"
-        ).sparse_optimizer
-    )
-    _, kwargs = wrap._torchrec_optimizer(rule)
-    assert kwargs == {"lr": 0.5, "eps": 1e-8, "beta1": 0.5, "beta2": 0.25, "weight_decay": 0.125}
-
-
 def save(directory, model, optimizer):
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     dcp.save(state, checkpoint_id=str(directory))
@@ -332,7 +326,8 @@ def load(directory, model, optimizer):
 
 @pytest.mark.parametrize(
     ("sparse", "kernels"),
-    [(sparse, kernels) for sparse in BOTH for kernels in KERNELS] + [(ADAM, "auto")],
+    [(sparse, kernels) for sparse in BOTH for kernels in KERNELS]
+    + [(sparse, "auto") for sparse in OURS],
 )
 def test_a_restored_run_goes_on_bit_by_bit(tmp_path, sparse, kernels):
     model, optimizer = build(sparse, kernels)
@@ -445,10 +440,3 @@ def test_a_process_ends_cleanly_and_a_missing_rendezvous_is_named():
     assert done.returncode == 0, done.stderr
     assert "rank 1 of 2 cannot join the process group" in done.stdout
     assert "torchrun" in done.stdout
-
-
-def test_more_processes_than_gpus(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(DistributedError, match="local rank 1 has no GPU: there are 1"):
-        init_process_group(Options(rank=1, local_rank=1, world_size=2))

@@ -8,9 +8,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training_trainer import _trainer
 
+from tzrec.protos.train_pb2 import TrainConfig
 from tzrec.training.hooks.progress import ProgressHook
 from tzrec.training.hooks.tensorboard import TensorBoardHook
 from tzrec.training.summary import final_summary, start_summary
+from tzrec.training.timing import PartTimer
 
 
 def test_lines_tell_step_share_speed_rest_and_values(caplog):
@@ -44,24 +46,27 @@ def test_the_bar_stands_in_for_lines(caplog, capsys):
     assert "rows/s" in shown
 
 
-def test_an_evaluation_does_not_count_as_training(monkeypatch):
+def test_saving_and_evaluation_do_not_count_as_training(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("tzrec.training.hooks.progress.time.monotonic", lambda: clock[0])
-    hook = ProgressHook(1, bar=False)
-    trainer = _trainer([hook], num_epochs=1)
-    hook.on_train_start(trainer)
-    clock[0] = 10.0
-    hook.after_save(trainer)
-    clock[0] = 70.0
-    hook.after_evaluation(trainer, {})
+    monkeypatch.setattr("tzrec.training.timing.time.perf_counter", lambda: clock[0])
+    timer = PartTimer()
+    for part, now in [("data", 1.0), ("forward", 10.0), ("saving", 12.0), ("evaluation", 70.0)]:
+        clock[0] = now
+        timer.lap(part)
+    clock[0] = 72.0
+    timer.start()
     clock[0] = 75.0
-    assert (hook.seconds, hook.paused_seconds, hook.training_seconds) == (75.0, 60.0, 15.0)
+    timer.lap("data")
+    assert timer.seconds["data"] == 4.0
+    assert timer.seconds["evaluation"] == 58.0
+    assert timer.training == 13.0
 
 
 def test_tensorboard_tags_and_values(tmp_path):
-    trainer = _trainer([TensorBoardHook(tmp_path, every=2)], num_epochs=1)
+    train_config = TrainConfig(log_step_count_steps=2)
+    trainer = _trainer([TensorBoardHook(tmp_path, train_config)], num_epochs=1)
     trainer.fit()
-    again = TensorBoardHook(tmp_path, every=2)
+    again = TensorBoardHook(tmp_path, train_config)
     again.after_evaluation(trainer, {"auc": 0.75})
     again.close()
     events = EventAccumulator(str(tmp_path)).Reload()

@@ -71,6 +71,18 @@ class _Optimizer:
     def backward(self, loss):
         loss.backward()
 
+    def is_finite(self):
+        return all(bool(torch.isfinite(p.grad).all()) for p in self.parameters())
+
+    def non_finite(self):
+        return ["w"]
+
+    def parameters(self):
+        return self.inner.param_groups[0]["params"]
+
+    def drop(self):
+        self.inner.zero_grad()
+
     def step(self):
         self.inner.step()
 

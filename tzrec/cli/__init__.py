@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tzrec import __version__
 from tzrec.cli.console import UsageError, run_command
@@ -26,6 +27,8 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "check this machine's installation",
 }
 
+_WITH_CONFIG = ("check", "train", "eval", "predict", "export")
+
 _HELP = """\
 usage: tzrec COMMAND ...
 
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 ok, 1 bug, 2 config or usage, 3 data, 4 checkpoint, 5 memory,
-        6 export, 130 interrupted.
+        6 export, 130 Ctrl-C, 143 SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     return run_command(lambda: _dispatch(arguments))
@@ -67,14 +70,29 @@ def _dispatch(arguments: list[str]) -> int:
             hint=f"commands: {', '.join(COMMANDS)}",
         )
     command = importlib.import_module(f"tzrec.cli.{name}")
+    code: int | None = command.run(_parser(name, command).parse_args(arguments[1:]))
+    return code or 0
+
+
+def _parser(name: str, command: Any) -> Parser:
     parser = Parser(
         prog=f"tzrec {name}",
         description=command.DESCRIPTION,
         epilog=f"examples:\n{command.EXAMPLES}",
+        elsewhere=_commands_with,
     )
     command.add_arguments(parser)
-    code: int | None = command.run(parser.parse_args(arguments[1:]))
-    return code or 0
+    return parser
+
+
+def _commands_with(flag: str) -> list[str]:
+    """Returns the commands that have a flag, as a user calls them."""
+    found = []
+    for name in _WITH_CONFIG:
+        parser = _parser(name, importlib.import_module(f"tzrec.cli.{name}"))
+        if flag in parser.flags():
+            found.append(f"tzrec {name}")
+    return found
 
 
 def help_text() -> str:

@@ -53,7 +53,10 @@ def run(args: argparse.Namespace) -> int:
     if args.data:
         from tzrec.cli.check_data import check_data
 
-        lines += check_data(pipeline)
+        found, warnings = check_data(pipeline)
+        for line in warnings:
+            print(f"warning: {line}")
+        lines += found
     print(f"{path}: OK")
     for name, text in lines:
         print(f"  {name:<9} {text}")

@@ -94,9 +94,10 @@ def run_command(function: Callable[[], int | None]) -> int:
             prefix = f"[rank {rank}] " if rank else ""
             _say(f"{prefix}{error}" if str(error) else f"{prefix}{type(error).__name__}")
         return error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        if current_rank() == 0:
+            _say(str(stop) or "interrupted")
+        return getattr(stop, "exit_code", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone (`tzrec ... | head`); keep Python from saying so.
         with contextlib.suppress(OSError):

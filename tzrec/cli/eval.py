@@ -12,14 +12,19 @@ DESCRIPTION = "Evaluates a checkpoint and appends the metrics to a file in the r
 EXAMPLES = """\
   tzrec eval run/pipeline.config
   tzrec eval run/pipeline.config --eval-input-path 'data/test-*.parquet'
-  tzrec eval run/pipeline.config --checkpoint-path run/model.ckpt-1000"""
+  tzrec eval run/pipeline.config --checkpoint best
+  tzrec eval run/pipeline.config --checkpoint run/model.ckpt-1000"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``tzrec eval``."""
     add_config(parser)
     parser.add_argument(
-        "--checkpoint-path", metavar="DIR", help="checkpoint (default: the newest of the run)"
+        "--checkpoint",
+        "--checkpoint-path",
+        dest="checkpoint_path",
+        metavar="WHICH",
+        help="latest (the default), best (by export_config), or a checkpoint directory",
     )
     parser.add_argument("--eval-input-path", metavar="FILES", help="evaluation data")
     parser.add_argument(
@@ -35,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates."""
     path = config_of(args, "eval")
     start()
-    check_early(path, eval_input_path=args.eval_input_path, edits=args.edits)
+    check_early(
+        path, inputs=["eval_input_path"], eval_input_path=args.eval_input_path, edits=args.edits
+    )
     from tzrec.main import evaluate
 
     evaluate(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tzrec.cli.console import quiet_libraries, run_command, setup_logging
 from tzrec.cli.parser import Parser
-from tzrec.options import Options, from_environment, prepare_process
+from tzrec.options import Options, current_rank, from_environment, prepare_process
 
 logger = logging.getLogger("tzrec")
 
@@ -37,15 +37,28 @@ def start() -> Options:
     return options
 
 
-def check_early(path: str, **overrides: Any) -> None:
+def check_early(path: str, *, inputs: Sequence[str] = (), **overrides: Any) -> None:
     """Checks the config before torch is imported, so that a wrong one answers at once.
+
+    Args:
+        path: config file.
+        inputs: input paths whose files are compared with the config too (the first ones, their
+            schemas and ranges), by the first of several processes.
+        overrides: as `tzrec.config.prepare` takes them.
 
     Raises:
         ConfigError: with all problems.
+        DataError: the files do not fit the config.
     """
     from tzrec.config import prepare
 
-    prepare(path, log_warnings=False, **overrides)
+    pipeline = prepare(path, log_warnings=False, **overrides)
+    if inputs and current_rank() == 0:
+        from tzrec.cli.check_data import BEFORE_A_RUN, check_data
+
+        _, warnings = check_data(pipeline, inputs, BEFORE_A_RUN)
+        for line in warnings:
+            logger.warning(line)
 
 
 def interface_command(

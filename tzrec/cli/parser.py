@@ -16,13 +16,21 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         spellings: accept ``--model_dir`` for ``--model-dir``.
+        elsewhere: flag → other commands that have it.
     """
 
-    def __init__(self, *args: Any, spellings: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        spellings: bool = True,
+        elsewhere: Callable[[str], list[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         kwargs["allow_abbrev"] = False
         super().__init__(*args, **kwargs)
         self.spellings = spellings
+        self.elsewhere = elsewhere
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -48,7 +56,7 @@ class Parser(argparse.ArgumentParser):
 
     def _check_flags(self, args: list[str]) -> None:
         """Complains about an unknown flag before argparse misses the one that was meant."""
-        known = {flag for action in self._all_actions() for flag in action.option_strings}
+        known = set(self.flags())
         for arg in args:
             if arg == "--":
                 break
@@ -69,11 +77,12 @@ class Parser(argparse.ArgumentParser):
         first = unknown[0]
         hint = f"see {self.prog} --help"
         if first.startswith("-"):
-            flags = [f for action in self._all_actions() for f in action.option_strings]
             name = first.partition("=")[0]
-            return UsageError(
-                f"{self.prog}: unknown flag {name}{did_you_mean(name, flags)}", hint=hint
-            )
+            others = self.elsewhere(_dashes(name)) if self.elsewhere else []
+            if others:
+                hint = f"{_dashes(name)} is a flag of {', '.join(others)}; {hint}"
+            near = "" if others else did_you_mean(name, self.flags())
+            return UsageError(f"{self.prog}: unknown flag {name}{near}", hint=hint)
         position = args.index(first) if first in args else 0
         before = _dashes(args[position - 1]) if self.spellings else args[position - 1]
         switches = [
@@ -82,6 +91,10 @@ class Parser(argparse.ArgumentParser):
         if position and before in switches:
             hint = f"{before} is a switch: give it alone"
         return UsageError(f"{self.prog}: unexpected argument {first!r}", hint=hint)
+
+    def flags(self) -> list[str]:
+        """Returns the flags, as they are spelt here."""
+        return [flag for action in self._all_actions() for flag in action.option_strings]
 
     def _all_actions(self) -> list[argparse.Action]:
         found = list(self._actions)

@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="restore weights, but not the optimizers' state",
     )
+    parser.add_argument(
+        "--on-mismatch",
+        choices=("strict", "remap", "reset"),
+        help="a table that is not as it was in the checkpoint: refuse it (the default), keep the "
+        "rows that mean the same, or start it afresh (config: train_config.on_table_mismatch)",
+    )
     add_edits(parser)
     add_edit_json(parser)
 
@@ -45,16 +51,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains."""
     path = config_of(args, "train")
+    edits = list(args.edits)
+    if args.on_mismatch:
+        edits.append(f"train_config.on_table_mismatch={args.on_mismatch.upper()}")
     overrides = {
         "train_input_path": args.train_input_path,
         "eval_input_path": args.eval_input_path,
         "model_dir": args.model_dir,
         "fine_tune_checkpoint": args.fine_tune_checkpoint,
         "edit_config_json": args.edit_config_json,
-        "edits": tuple(args.edits),
+        "edits": tuple(edits),
     }
     start()
-    check_early(path, **overrides)
+    check_early(path, inputs=("train_input_path", "eval_input_path"), **overrides)
     from tzrec.main import train_and_evaluate
 
     train_and_evaluate(

@@ -86,8 +86,10 @@ class Builder:
             field = descriptor.fields_by_camelcase_name.get(item.name)
         if field is None:
             here = f"{path}.{item.name}" if path else item.name
-            self.lines[here] = item.line
+            self.lines.setdefault(here, item.line)
             names = [known.name for known in descriptor.fields]
+            if self.dialect.json and item.name.lower() != item.name:
+                names = [known.camelcase_name for known in descriptor.fields]
             what = f"{descriptor.name} has no field {item.name!r}{did_you_mean(item.name, names)}"
             if self.dialect.allow_unknown:
                 self.problems.append(warning(here, f"{what} (left out)"))
@@ -138,7 +140,7 @@ class Builder:
             for element in elements:
                 self.add(message, field, element, here)
         elif isinstance(value, Items):
-            self._wrong(here, value.line, f"takes one {_kind(field)}, not a list")
+            self._wrong(here, value.line, f"must be {_kind(field)}, not a list")
         elif is_message(field):
             if isinstance(value, Block):
                 self.lines[here] = value.line
@@ -146,7 +148,7 @@ class Builder:
                 child.SetInParent()
                 self.fill(child, value, here)
             else:
-                what = f"is a {field.message_type.name}: write {field.name} {{ ... }}"
+                what = f"is a message: write {field.name} {{ ... }}"
                 self._wrong(here, value.line, what)
         else:
             self.lines[here] = value.line
@@ -167,7 +169,7 @@ class Builder:
             self.fill(target.add(), value, where)
         else:
             target.add()
-            self._wrong(where, value.line, f"is a {field.message_type.name}: write {{ ... }}")
+            self._wrong(where, value.line, f"is a message: write {field.name} {{ ... }}")
 
     def _set_map(self, message: Message, field: AnyField, value: Value, here: str) -> None:
         self.lines.setdefault(here, value.line)

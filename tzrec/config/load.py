@@ -9,6 +9,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from tzrec import storage
 from tzrec.config.build import Builder, Dialect
 from tzrec.config.json_syntax import parse_json
 from tzrec.config.problem import Problem, SourceMap, as_error, render, warning
@@ -62,17 +63,21 @@ def read_config(
         tree = parse_json(text) if is_json else parse_text(text)
     except TextSyntaxError as error:
         source.lines[error.path] = error.line
-        problem = Problem(error.path, error.what, error.hint)
+        problem = Problem(error.path, error.what, error.hint or _other_format(text, is_json))
         raise as_error([problem], source) from None
+    if not tree.fields:
+        raise ConfigError(
+            f"config file {name!r} is empty", hint="docs/own_data.md shows a whole config"
+        )
     builder = Builder(Dialect(json=is_json, allow_unknown=allow_unknown_field))
     config = EasyRecConfig()
     builder.fill(config, tree)
     source.lines |= builder.lines
-    return config, source, builder.problems + _map_fg_encoded(config)
+    return config, source, builder.problems + map_fg_encoded(config)
 
 
-def _map_fg_encoded(config: EasyRecConfig) -> list[Problem]:
-    """Turns the deprecated ``fg_encoded`` into ``fg_mode``."""
+def map_fg_encoded(config: EasyRecConfig) -> list[Problem]:
+    """Turns the deprecated ``fg_encoded``, where it is written, into ``fg_mode``."""
     data = config.data_config
     if not data.HasField("fg_encoded"):
         return []
@@ -96,10 +101,15 @@ def _map_fg_encoded(config: EasyRecConfig) -> list[Problem]:
 
 def save_message(message: Message, path: str | os.PathLike[str]) -> None:
     """Writes a message in text format; the file appears whole or not at all."""
+    text = text_format.MessageToString(message, as_utf8=True)
+    if storage.is_remote(path):
+        with storage.open_file(path, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(text_format.MessageToString(message, as_utf8=True), encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(target)
 
 
@@ -110,7 +120,7 @@ def _read(name: str) -> str:
     if not path.exists():
         raise ConfigError(f"config file {name!r} does not exist{_similar_file(path)}")
     if path.is_dir():
-        raise ConfigError(f"config file {name!r} is a folder{_similar_file(path / path.name)}")
+        raise ConfigError(f"config file {name!r} is a folder{_config_inside(path)}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -132,6 +142,21 @@ def _read_uri(name: str) -> str:
         raise ConfigError(f"config file {name!r} does not exist") from None
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"config file {name!r} cannot be read: {error}") from error
+
+
+def _other_format(text: str, is_json: bool) -> str:
+    """Returns a hint where a text looks as if it was meant for the other file ending."""
+    starts = text.lstrip()[:1]
+    if is_json and (starts.isalpha() or starts == "#"):
+        return "the ending .json is for JSON; a config in text format ends in .config"
+    if not is_json and starts == "{":
+        return "if this is JSON, name the file with the ending .json"
+    return ""
+
+
+def _config_inside(folder: Path) -> str:
+    configs = sorted(entry for entry in folder.iterdir() if entry.suffix in (".config", ".json"))
+    return f"; did you mean {str(configs[0])!r}?" if configs else ""
 
 
 def _similar_file(path: Path) -> str:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from tzrec.config.edit import edit_config, set_config
-from tzrec.config.load import read_config
+from tzrec.config.load import map_fg_encoded, read_config
 from tzrec.config.problem import Problem, SourceMap, as_error, render
 from tzrec.config.validate import validate
 from tzrec.errors import ConfigError
@@ -82,6 +82,7 @@ def prepare(
             setattr(message, where.rpartition(".")[2], value)
             source.mark(where, "--" + where.rpartition(".")[2])
     problems += _edit(config, source, edit_config_json, edits)
+    problems += map_fg_encoded(config)
     problems = validate(config, source, schema_problems=problems, for_serving=for_serving)
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:

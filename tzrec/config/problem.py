@@ -61,7 +61,7 @@ class SourceMap:
 
     def line(self, where: str) -> int:
         """Returns the line of a path, or of the nearest part around it, or 0."""
-        for prefix in _prefixes(where):
+        for prefix in (*_prefixes(where), ""):
             if prefix in self.lines:
                 return self.lines[prefix]
         return 1 if self.file else 0

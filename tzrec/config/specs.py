@@ -92,7 +92,13 @@ SPARSE_OPTIMIZERS = (
     "sgd_optimizer",
     "adagrad_optimizer",
     "adam_optimizer",
+    "lars_sgd_optimizer",
+    "lamb_optimizer",
+    "partial_rowwise_lamb_optimizer",
+    "partial_rowwise_adam_optimizer",
     "rowwise_adagrad_optimizer",
+    "adadelta_optimizer",
+    "rmsprop_optimizer",
 )
 DENSE_OPTIMIZERS = (
     "sgd_optimizer",
@@ -113,8 +119,6 @@ TENSORBOARD_SUMMARIES = (
     "gradient_norm",
     "gradient",
 )
-# Those that this version writes.
-SHOWN_SUMMARIES = ("loss", "learning_rate")
 
 # Names that an `activation` may have beside "" and "Dice": the activations of torch.nn.
 ACTIVATIONS = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import posixpath
 import re
 
-from tzrec.errors import ConfigError
+from tzrec.errors import ConfigError, MissingDependencyError
+from tzrec.storage import open_file
 
 _PAIR = re.compile(r"(\S*)\s+(\d+)\s*")
 
@@ -58,16 +59,18 @@ def read_vocab_file(path: str) -> dict[str, int]:
 
 def _read(path: str) -> str:
     try:
-        if "://" in path:
-            import fsspec
-
-            with fsspec.open(path, "rb") as file:
-                data: bytes = file.read()
-        else:
-            with open(path, "rb") as local:
-                data = local.read()
+        with open_file(path) as file:
+            data: bytes = file.read()
         return data.decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"vocabulary {path} does not exist") from error
-    except (OSError, ValueError, ImportError) as error:
+    except IsADirectoryError as error:
+        raise ConfigError(f"vocabulary {path} is a folder") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"vocabulary {path} is not UTF-8 text (byte {error.start})") from error
+    except MissingDependencyError as error:
+        raise ConfigError(
+            f"vocabulary {path} cannot be read: {error.message}", hint=error.hint
+        ) from error
+    except (OSError, ValueError) as error:
         raise ConfigError(f"vocabulary {path} cannot be read: {error}") from error

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import csv, types
 
+from tzrec.datasets.bad_rows import BadRows
+from tzrec.datasets.csv_cells import WrongRows, convert
 from tzrec.datasets.dataset import BaseDataset
 from tzrec.datasets.files import open_input
 from tzrec.datasets.reader import BaseReader
@@ -73,7 +74,15 @@ class _Layout:
     """What is known of a file: its columns, and (row, byte offset) of places to start at."""
 
     names: list[str]
+    num_rows: int
     starts: list[tuple[int, int]]
+
+    def stretch(self, row: int) -> tuple[int, int, int]:
+        """Returns first row, byte offset and last row (exclusive) of the part that holds a row."""
+        index = bisect_right(self.starts, row, key=lambda start: start[0]) - 1
+        first, offset = self.starts[index]
+        later = [first for first, _ in self.starts[index + 1 : index + 2]]
+        return first, offset, min([*later, self.num_rows])
 
 
 class CsvReader(BaseReader):
@@ -85,6 +94,7 @@ class CsvReader(BaseReader):
         input_path: comma list of files, globs and directories.
         columns: columns that must be there, None = all of the first file.
         kept_columns: further columns that are passed on as they are.
+        bad_rows: counts rows that cannot be read, see `BaseReader`.
         csv_format: header, delimiter, declared types. Default: a header, types found out.
     """
 
@@ -96,11 +106,12 @@ class CsvReader(BaseReader):
         columns: Sequence[str] | None = None,
         *,
         kept_columns: Sequence[str] | None = (),
+        bad_rows: BadRows | None = None,
         csv_format: CsvFormat | None = None,
     ) -> None:
         self.format = csv_format or CsvFormat(with_header=True)
         self._layouts: dict[str, _Layout] = {}
-        super().__init__(input_path, columns, kept_columns=kept_columns)
+        super().__init__(input_path, columns, kept_columns=kept_columns, bad_rows=bad_rows)
 
     def blocks(self) -> list[Block]:
         """Returns the stretches between places where reading can start."""
@@ -115,26 +126,41 @@ class CsvReader(BaseReader):
         try:
             return self._inspect_text(path)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{path} is not a readable CSV file: {error}", hint=self._inspect_hint(error)
-            ) from error
+            raise DataError(f"{path} is not a readable CSV file: {error}") from error
 
-    def _inspect_hint(self, error: Exception) -> str:
+    def _columns(self, path: str) -> pa.Schema:
+        """Returns the columns as far as the first block tells them."""
+        try:
+            with self._parse(path, 0, convert=self._declared_types()) as reader:
+                return reader.schema
+        except pa.ArrowInvalid as error:
+            wrong = WrongRows()
+            with self._parse(path, 0, convert=self._as_text(), wrong=wrong) as reader:
+                first = next(iter(reader), None)
+            hint = self._hint(first, wrong)
+            if first is None or not first.num_rows or hint:
+                text = f"{path} is not a readable CSV file: {error}"
+                raise DataError(text, hint=hint) from error
+            return first.schema  # What is wrong with single rows is told when they are read.
+
+    def _hint(self, first: pa.RecordBatch | None, wrong: WrongRows) -> str:
+        """Returns what to do when the first row is not what the config declares."""
         if self.format.with_header:
             return ""
-        text, names = str(error), self.format.fields
-        # Arrow tells the row only when it reads with one thread.
-        if any(f"invalid value '{name}'" in text for name in names):
+        if 0 in wrong.messages:
+            return "input_fields must list all its columns"
+        if first is None or not first.num_rows:
+            return ""
+        if any(first.column(name)[0].as_py() == name for name in first.schema.names):
             return "its first line names the columns: set data_config.with_header: true"
-        return "input_fields must list all its columns"
+        return ""
 
     def _inspect_text(self, path: str) -> tuple[int, pa.Schema | None]:
         with open_input(path) as file:
             if file.size() == 0:
-                self._layouts[path] = _Layout([], [])
+                self._layouts[path] = _Layout([], 0, [])
                 return 0, None
-            with self._parse(file, 0) as reader:
-                found = reader.schema
+        found = self._columns(path)
         if len(set(found.names)) != len(found.names):
             twice = sorted({name for name in found.names if found.names.count(name) > 1})
             raise DataError(f"{path} has columns of the same name: {', '.join(twice)}")
@@ -143,7 +169,7 @@ class CsvReader(BaseReader):
         if counted is None:
             counted = self._count_rows(path), [(0, 0)]
         num_rows, starts = counted
-        self._layouts[path] = _Layout(found.names, starts)
+        self._layouts[path] = _Layout(found.names, num_rows, starts)
         return num_rows, pa.schema([(f.name, self._read_type(f)) for f in found])
 
     def _read_type(self, found: pa.Field) -> pa.DataType:
@@ -155,73 +181,88 @@ class CsvReader(BaseReader):
 
     def _count_rows(self, path: str) -> int:
         # Text with quotes, carriage returns or empty lines: only a parser knows its rows.
-        with open_input(path) as file, self._parse(file, 0) as reader:
+        wrong = WrongRows()
+        with self._parse(path, 0, wrong=wrong) as reader:
             name = reader.schema.names[0]
         options = csv.ConvertOptions(include_columns=[name], column_types={name: pa.binary()})
-        with open_input(path) as file, self._parse(file, 0, options) as reader:
-            return sum(piece.num_rows for piece in reader)
+        wrong = WrongRows()
+        with self._parse(path, 0, convert=options, wrong=wrong) as reader:
+            return sum(piece.num_rows for piece in reader) + len(wrong.messages)
 
     def _read_from(self, source: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        row = start
+        while row < stop:
+            try:
+                for piece in self._read_fast(source, row, stop):
+                    row += piece.num_rows
+                    yield piece
+                return
+            except pa.ArrowInvalid as error:
+                failed, reason = row, error
+            for piece in self._read_carefully(source, row, stop):
+                row += piece.num_rows
+                yield piece
+            if row == failed:
+                raise reason
+
+    def _read_fast(self, source: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:
         path = self.paths[source]
         layout = self._layouts[path]
-        starts = np.array([row for row, _ in layout.starts])
-        row, offset = layout.starts[int(np.searchsorted(starts, start, side="right")) - 1]
+        row, offset, _ = layout.stretch(start)
         options = csv.ConvertOptions(
             include_columns=self.schema.names,
             column_types={field.name: field.type for field in self.schema},
         )
-        try:
-            with (
-                open_input(path) as file,
-                self._parse(file, offset, options, layout.names) as reader,
-            ):
-                for piece in reader:
-                    end_row = row + piece.num_rows
-                    if end_row > start:
-                        skipped = max(start - row, 0)
-                        yield piece.slice(skipped, min(end_row, stop) - row - skipped)
-                    row = end_row
-                    if row >= stop:
-                        return
-        except pa.ArrowInvalid as error:
-            raise self._explain(path, layout, row, (offset, options)) or error from error
+        with self._parse(path, offset, layout.names, convert=options) as reader:
+            for piece in reader:
+                yield from _between(piece, row, start, stop)
+                row += piece.num_rows
+                if row >= stop:
+                    return
 
-    def _explain(
-        self, path: str, layout: _Layout, row: int, place: tuple[int, csv.ConvertOptions]
-    ) -> DataError | None:
-        """Reads again without threads: only then the parser knows the row of an error."""
-        offset, options = place
-        first_row = next(r for r, o in layout.starts if o == offset)
-        try:
-            with (
-                open_input(path) as file,
-                self._parse(file, offset, options, layout.names, threads=False) as reader,
-            ):
-                for _ in reader:
-                    pass
-        except pa.ArrowInvalid as error:
-            text = str(error)
-            number = re.search(r"Row #(\d+): ", text)
-            if number:
-                header = self.format.with_header and offset == 0
-                row = first_row + int(number[1]) - 1 - int(header)
-                text = text.replace(number[0], "")
-            column = re.search(r"In CSV column #(\d+): ", text)
-            if column:
-                text = text.replace(column[0], f"column {layout.names[int(column[1])]!r}: ")
-            return DataError(f"{path}: row {row} (counted from 0): {text}", hint=_TYPE_HINT)
-        return None
+    def _read_carefully(self, source: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Reads the stretch that holds row ``start``, leaving out rows that cannot be read."""
+        path = self.paths[source]
+        layout = self._layouts[path]
+        first_row, offset, end = layout.stretch(start)
+        stop = min(stop, end)
+        wrong = WrongRows(int(self.format.with_header and offset == 0))
+        options = csv.ConvertOptions(
+            include_columns=self.schema.names,
+            column_types=dict.fromkeys(self.schema.names, pa.binary()),
+        )
+        with self._parse(path, offset, layout.names, convert=options, wrong=wrong) as reader:
+            for rows, text in wrong.fill_in(iter(reader)):
+                piece, messages = convert(text, self.schema)
+                here = {int(row): wrong.messages[int(row)] for row in rows if row in wrong.messages}
+                here |= {int(rows[index]): message for index, message in messages.items()}
+                self._leave_out(
+                    source, {first_row + row: why for row, why in here.items()}, start, stop
+                )
+                row = first_row + int(rows[0])
+                yield from _between(piece, row, start, stop)
+                if row + len(rows) >= stop:
+                    return
+
+    def _leave_out(self, source: int, messages: Mapping[int, str], start: int, stop: int) -> None:
+        for row in sorted(messages):
+            if start <= row < stop:
+                named = f"{self.place(source, row)}: {messages[row]}"
+                self.bad_rows.add(source, row, DataError(named, hint=_TYPE_HINT))
 
     @contextlib.contextmanager
     def _parse(
         self,
-        file: pa.NativeFile,
+        path: str,
         offset: int,
-        options: csv.ConvertOptions | None = None,
         names: list[str] | None = None,
         *,
-        threads: bool = True,
+        convert: csv.ConvertOptions | None = None,
+        wrong: WrongRows | None = None,
     ) -> Iterator[csv.CSVStreamingReader]:
+        # Never closed by us: the parser reads ahead in threads of its own also after its end, and
+        # would go on with whatever file gets the number of a closed one.
+        file = open_input(path)
         file.seek(offset)
         if self.format.with_header and offset == 0:
             names = None
@@ -229,20 +270,34 @@ class CsvReader(BaseReader):
             names = list(self.format.fields)
         reader = csv.open_csv(
             file,
+            # The number of a wrong row is known only without threads.
             read_options=csv.ReadOptions(
-                column_names=names, block_size=_BLOCK_BYTES, use_threads=threads
+                column_names=names, block_size=_BLOCK_BYTES, use_threads=wrong is None
             ),
             parse_options=csv.ParseOptions(
-                delimiter=self.format.delimiter, newlines_in_values=True
+                delimiter=self.format.delimiter,
+                newlines_in_values=True,
+                invalid_row_handler=wrong,
             ),
-            convert_options=options or self._declared_types(),
+            convert_options=convert,
         )
         with reader:
             yield reader
 
+    def _as_text(self) -> csv.ConvertOptions:
+        declared = {name: pa.string() for name, t in self.format.fields.items() if t is not None}
+        return csv.ConvertOptions(column_types=declared, check_utf8=False)
+
     def _declared_types(self) -> csv.ConvertOptions:
         declared = {name: t for name, t in self.format.fields.items() if t is not None}
         return csv.ConvertOptions(column_types=declared)
+
+
+def _between(piece: pa.RecordBatch, row: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of a piece that begins at ``row`` which lie in ``[start, stop)``, if any."""
+    first, last = max(start - row, 0), min(piece.num_rows, stop - row)
+    if first < last:
+        yield piece.slice(first, last - first)
 
 
 def _count_lines(
@@ -261,10 +316,14 @@ def _count_lines(
         block = file.read(_BLOCK_BYTES)
         if not block:
             break
-        if b'"' in block or b"\r" in block or b"\n\n" in last + block:
-            return None
+        end_of_header = 0
         if with_header and not lines and b"\n" in block:
-            starts = [(0, offset + block.index(b"\n") + 1)]
+            end_of_header = block.index(b"\n") + 1
+            starts = [(0, offset + end_of_header)]
+            if block.count(b'"', 0, end_of_header) % 2:
+                return None  # the name of a column goes on in the next line
+        if block.find(b'"', end_of_header) >= 0 or b"\r" in block or b"\n\n" in last + block:
+            return None
         lines += block.count(b"\n")
         line_start = offset + block.rfind(b"\n") + 1
         if line_start > max(offset, starts[-1][1]):

@@ -101,6 +101,23 @@ class DataParser:
             self._pad_rows(parsed)
         return parsed
 
+    def failing_columns(self, input_data: dict[str, pa.Array]) -> list[str]:
+        """Returns the columns of the first feature, label or weight that cannot be parsed."""
+        for feature in self.features:
+            try:
+                self._parse_feature(feature, input_data)
+            except ValueError:
+                return list(feature.inputs)
+        for name in [*self.labels, *self.sample_weights]:
+            try:
+                if name in self.labels:
+                    parse_label(name, input_data[name])
+                else:
+                    parse_sample_weight(name, input_data[name])
+            except ValueError:
+                return [name]
+        return []
+
     def _parse_feature(
         self, feature: BaseFeature, input_data: dict[str, pa.Array]
     ) -> dict[str, Tensor]:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from tzrec.constant import Mode
+from tzrec.datasets.bad_rows import BadRows
+from tzrec.datasets.costs import check_cost_type
 from tzrec.datasets.data_parser import DataParser
+from tzrec.datasets.event_time import check_time_type
 from tzrec.datasets.loader import BatchLoader, LoaderOptions
 from tzrec.datasets.reader import BaseReader
 from tzrec.datasets.split import SplitConfig
@@ -85,14 +88,28 @@ class BaseDataset:
             force_base_data_group=data_config.force_base_data_group,
         )
         columns = self.parser.input_columns
+        time_field = data_config.event_time_field if mode is Mode.TRAIN else ""
+        cost_field = data_config.sample_cost_field if data_config.batch_cost_size else ""
+        if cost_field:
+            columns = [*columns, cost_field]
         reserved = list(reserved_columns or ())
         special = reserved[0] if reserved else ""
         kept: list[str] | None = None if special == ALL_COLUMNS else reserved
         if special == ALL_EFFECTIVE_COLUMNS:
             kept = []
+        if time_field and kept is not None:
+            kept = [*kept, time_field]
         self.reader = self.reader_class(
-            input_path, columns, kept_columns=kept, **self.reader_options(data_config)
+            input_path,
+            columns,
+            kept_columns=kept,
+            bad_rows=BadRows(data_config.max_bad_rows),
+            **self.reader_options(data_config),
         )
+        if cost_field:
+            check_cost_type(cost_field, self.reader.schema.field(cost_field).type)
+        if time_field:
+            check_time_type(time_field, self.reader.schema.field(time_field).type)
         everything = special in (ALL_COLUMNS, ALL_EFFECTIVE_COLUMNS)
         self.reserved = tuple(self.reader.schema.names if everything else reserved)
 
@@ -225,6 +242,7 @@ def create_dataloader(
             rank=rank,
             world_size=world_size,
             drop_remainder=data_config.drop_remainder and mode is not Mode.PREDICT,
+            cost_limit=float(data_config.batch_cost_size),
             shuffle_batches=_shuffle_batches(data_config) if training else 0,
             seed=seed % 2**63,
         ),
@@ -233,6 +251,9 @@ def create_dataloader(
             reserved=dataset.reserved,
             mask_prob=data_config.sample_mask_prob if training else 0.0,
             pin_memory=_pins(data_config, mode),
+            in_order=data_config.in_order or mode is Mode.PREDICT,
+            cost_field=data_config.sample_cost_field,
+            time_field=data_config.event_time_field if training else "",
         ),
     )
 
@@ -280,10 +301,9 @@ def num_parser_processes(data_config: DataConfig) -> int:
 
 
 def _refuse_unsupported(data_config: DataConfig) -> None:
-    if data_config.batch_cost_size:
-        raise Unsupported(
-            "data_config.batch_cost_size (batches by cost) is not supported yet",
-            hint="remove it and choose batch_size",
+    if data_config.batch_cost_size and not data_config.sample_cost_field:
+        raise ConfigError(
+            "data_config.batch_cost_size needs sample_cost_field, the column with the cost of a row"
         )
     sampler = data_config.WhichOneof("sampler")
     if sampler:

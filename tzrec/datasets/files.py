@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import os
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -35,7 +36,7 @@ def expand_paths(input_path: str, suffix: str) -> list[str]:
             f"the input path {input_path!r} names no file",
             hint="write train_input_path or eval_input_path into the config, or give the flag",
         )
-    found: list[str] = []
+    found: dict[str, str] = {}
     for part in parts:
         matches = _expand(part, suffix)
         if not matches:
@@ -43,15 +44,24 @@ def expand_paths(input_path: str, suffix: str) -> list[str]:
                 f"no {suffix.lstrip('.')} files exist in {part!r}",
                 hint="a path is a comma list of files, globs and directories",
             )
-        repeated = [match for match in matches if match in found]
-        if repeated:
-            logger.warning("%s is named twice in the input path; it is read once", repeated[0])
-        found += [match for match in matches if match not in found]
-    return found
+        for match in matches:
+            if found.setdefault(resolved(match), match) is not match:
+                logger.warning("%s is named twice in the input path; it is read once", match)
+    return list(found.values())
+
+
+def resolved(path: str) -> str:
+    """Returns the one name of a file, however its path was written.
+
+    Local paths become absolute and lose symbolic links.
+    """
+    system, inner = file_system(path)
+    return os.path.realpath(inner) if is_local(system) else str(system.unstrip_protocol(inner))
 
 
 def _expand(part: str, suffix: str) -> list[str]:
     system, path = file_system(part)
+    system.invalidate_cache()  # another process may have written meanwhile
 
     def full(name: str) -> str:
         return name if is_local(system) else system.unstrip_protocol(name)

@@ -23,6 +23,13 @@ def from_rows(rows: NDArray[np.int64]) -> Intervals:
     return np.stack([starts, stops], axis=1)
 
 
+def to_rows(intervals: Intervals) -> NDArray[np.int64]:
+    """Returns the row numbers in ``intervals``, in their order."""
+    lengths = intervals[:, 1] - intervals[:, 0]
+    first = np.repeat(intervals[:, 0] - (np.cumsum(lengths) - lengths), lengths)
+    return first + np.arange(int(lengths.sum()))
+
+
 def union(parts: Iterable[Intervals]) -> Intervals:
     """Returns the union of intervals that may overlap and come in any order."""
     arrays = [part for part in parts if len(part)]

@@ -9,14 +9,20 @@ import weakref
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from tzrec.batch import Batch, RecordBatchTensor
 from tzrec.datasets.channel import Channel, Closed
+from tzrec.datasets.costs import CostCutter
 from tzrec.datasets.data_parser import DataParser
-from tzrec.datasets.locate import parse_rows
+from tzrec.datasets.delivery import Parsed, same_number, without_empty
+from tzrec.datasets.event_time import newest
+from tzrec.datasets.locate import RowParser
 from tzrec.datasets.position import DataPosition
 from tzrec.datasets.reader import BaseReader
-from tzrec.datasets.slicer import BatchSlicer, row_origin
-from tzrec.datasets.split import PassPlan, SplitConfig, plan_pass
+from tzrec.datasets.slicer import BatchSlicer, RawBatch, row_origin
+from tzrec.datasets.split import PassPlan, SplitConfig
+from tzrec.datasets.start import Start, plan_pass
 from tzrec.datasets.workers import ParserPool
 from tzrec.errors import DataError
 
@@ -37,12 +43,18 @@ class LoaderOptions:
         reserved: columns that travel with the batch into the output of a prediction.
         mask_prob: probability of a row to be masked, 0 = no masks.
         pin_memory: put batches into page-locked memory.
+        in_order: deliver batches in the order of the plan, not as processes finish them.
+        cost_field: column with the cost of a row, where batches are cut by cost.
+        time_field: column with the event time of a row, "" = none.
     """
 
     num_workers: int = 0
     reserved: tuple[str, ...] = ()
     mask_prob: float = 0.0
     pin_memory: bool = False
+    in_order: bool = True
+    cost_field: str = ""
+    time_field: str = ""
 
 
 class BatchLoader:
@@ -60,7 +72,9 @@ class BatchLoader:
 
     Attributes:
         num_rows: rows of the whole input.
-        num_batches: batches of this rank in a whole pass; the same on every rank.
+        num_batches: batches of this rank in a whole pass, the same on every rank; None where
+            they are cut by cost. With `num_bad_rows` it may be a few less.
+        bad_rows: rows of this rank that were left out.
 
     Raises:
         DataError: there is not one batch for each rank.
@@ -78,14 +92,22 @@ class BatchLoader:
         self.parser = parser
         self.config = config
         self.options = options or LoaderOptions()
+        self.bad_rows = reader.bad_rows
         self.num_rows: int | None = reader.total_rows
+        self._rows = RowParser(parser, reader)
         self._blocks = reader.blocks()
-        self.num_batches: int | None = plan_pass(self._blocks, config)[0].num_batches
+        plan = plan_pass(self._blocks, config).plan
+        self.num_batches: int | None = None if config.cost_limit else plan.num_batches
         self._epoch = 0
         self._position: DataPosition | None = None
         self._passes: weakref.WeakSet[_Pass] = weakref.WeakSet()
         self._pool: ParserPool | None = None
         self._closed = False
+
+    @property
+    def num_bad_rows(self) -> int:
+        """Rows left out so far on this rank, each counted once."""
+        return self.bad_rows.count
 
     def set_epoch(self, epoch: int) -> None:
         """Selects the order of the next passes under shuffling."""
@@ -100,34 +122,41 @@ class BatchLoader:
         Raises:
             DataError: a file has fewer rows than were consumed of it.
         """
-        rows = dict(zip(self.reader.paths, self.reader.num_rows, strict=True))
+        rows = dict(zip(self.reader.sources, self.reader.num_rows, strict=True))
+        unknown = [source for source in position.sources if source not in rows]
         for source in position.sources:
             last = int(position.consumed(source)[-1, 1])
-            if source not in rows:
-                logger.warning("the data position knows %s, which is not in the input", source)
-            elif last > rows[source]:
+            if source in rows and last > rows[source]:
                 raise DataError(
                     f"{last} rows of {source} were consumed, but it has {rows[source]} rows",
                     hint="the file was changed since the checkpoint",
                 )
+        if unknown:
+            logger.warning(
+                "the data position knows %d file(s) that are not in the input, the first is %s; "
+                "files that it does not know are read whole",
+                len(unknown),
+                unknown[0],
+            )
         self._position = position
 
     def __iter__(self) -> Iterator[Batch]:
         if self._closed:
             raise RuntimeError("the loader is closed")
         position, self._position = self._position, None
-        plan, first_batch = plan_pass(
+        start = plan_pass(
             self._blocks,
             self.config,
             epoch=self._epoch,
-            sources=self.reader.paths,
+            sources=self.reader.sources,
             position=position,
+            cuts=self._cuts if self.config.cost_limit else None,
         )
         if position is not None:
-            self._announce(plan, first_batch)
+            self._announce(start)
         if self.options.num_workers and self._pool is None:
             self._pool = ParserPool(self.parser, self.options.num_workers)
-        batches = _Pass(self._produce(plan, first_batch))
+        batches = _Pass(self._produce(start, may_be_empty=position is not None))
         self._passes.add(batches)
         return batches
 
@@ -146,18 +175,21 @@ class BatchLoader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _announce(self, plan: PassPlan, first_batch: int) -> None:
+    def _cuts(self, plan: PassPlan, window: int) -> list[list[int]]:
+        return CostCutter(self.reader, plan, self.options.cost_field).of_all(window)
+
+    def _announce(self, start: Start) -> None:
+        plan, first = start.plan, start.first_batch
         if plan.num_batches == 0:
             left = len(plan.order)
             log = logger.warning if left else logger.info
             log("the pass was at its end: %d rows are left, too few for a batch each", left)
-        elif first_batch < plan.num_batches:
-            start = plan.rank_rows(self.config.rank)[0]
-            row = start + plan.edge(self.config.rank, first_batch)
+        elif first < plan.num_batches:
+            row = plan.rank_rows(self.config.rank)[0] + plan.edge(self.config.rank, first)
             source, rows = next(plan.order.cut(row, row + 1).runs())
             logger.info(
                 "resuming the pass at batch %d/%d: file %d/%d (%s), row %d",
-                first_batch,
+                first,
                 plan.num_batches,
                 source + 1,
                 len(self.reader.paths),
@@ -165,24 +197,40 @@ class BatchLoader:
                 rows[0, 0],
             )
 
-    def _produce(self, plan: PassPlan, first_batch: int) -> _SizedBatches:
-        slicer = BatchSlicer(
-            self.reader, plan, first_batch=first_batch, mask_prob=self.options.mask_prob
-        )
-        paths = self.reader.paths
-        if self._pool is not None:
-            pairs = self._pool.parse(iter(slicer), paths)
+    def _produce(self, start: Start, *, may_be_empty: bool) -> _SizedBatches:
+        some = may_be_empty
+        batches = self._parsed(self._slicer(start))
+        if self.config.world_size == 1 or not self.bad_rows.limit:
+            batches = without_empty(batches)
         else:
-            pairs = ((raw, parse_rows(self.parser, raw, paths)) for raw in slicer)
-        for raw, parsed in pairs:
-            batch = self.parser.to_batch(parsed)
-            batch.checkpoint_info = row_origin(raw, paths)
-            if self.options.reserved:
-                kept = raw.columns.select(list(self.options.reserved))
-                batch.reserves = RecordBatchTensor(kept)
-            if self.options.pin_memory:
-                batch = batch.pin_memory()
-            yield batch, raw.columns.nbytes
+            batches = same_number(batches, self._rows.parse)
+        for raw, parsed in batches:
+            some = True
+            yield self._finish(raw, parsed), raw.columns.nbytes
+        if not some:
+            raise DataError(f"{self.reader.input_path!r} has no row that can be used")
+
+    def _slicer(self, start: Start) -> BatchSlicer:
+        cutter = None
+        if self.config.cost_limit:
+            cutter = CostCutter(self.reader, start.plan, self.options.cost_field)
+        return BatchSlicer(self.reader, start, mask_prob=self.options.mask_prob, cutter=cutter)
+
+    def _parsed(self, batches: BatchSlicer) -> Iterator[Parsed]:
+        if self._pool is not None:
+            return self._pool.parse(iter(batches), self._rows, in_order=self.options.in_order)
+        return (self._rows.parse(raw) for raw in batches)
+
+    def _finish(self, raw: RawBatch, parsed: dict[str, Tensor]) -> Batch:
+        batch = self.parser.to_batch(parsed)
+        batch.checkpoint_info = row_origin(raw, self.reader.sources)
+        batch.row_origin = (self.reader.paths, raw.source, raw.row)
+        if self.options.time_field:
+            batch.data_timestamp = newest(raw.columns.column(self.options.time_field))
+        if self.options.reserved:
+            kept = raw.columns.select(list(self.options.reserved))
+            batch.reserves = RecordBatchTensor(kept)
+        return batch.pin_memory() if self.options.pin_memory else batch
 
 
 class _Pass:

@@ -1,15 +1,22 @@
-"""Parsing a batch so that an error names the file and the row that caused it."""
+"""Parsing a batch so that an error names the row that caused it, or the row is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 
+import numpy as np
 import pyarrow as pa
+import torch
 from torch import Tensor
 
+from tzrec.datasets.bad_rows import find_failures
 from tzrec.datasets.data_parser import DataParser
+from tzrec.datasets.reader import BaseReader
 from tzrec.datasets.slicer import RawBatch
 from tzrec.errors import DataError, TzrecError, Unsupported
+
+_IN_BATCH = re.compile(r"(?: in)?:? row \d+ of the batch\b|(?<=step \d) of the batch\b")
+_MAX_VALUE = 120
 
 
 def columns_of(batch: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -17,33 +24,93 @@ def columns_of(batch: pa.RecordBatch) -> dict[str, pa.Array]:
     return dict(zip(batch.schema.names, batch.columns, strict=True))
 
 
-def parse_rows(parser: DataParser, raw: RawBatch, paths: Sequence[str]) -> dict[str, Tensor]:
-    """Parses a batch.
+class RowParser:
+    """Parses batches; a row that cannot be used is an error that names it, or is left out.
+
+    The batch is parsed as a whole. Only when that fails its bad rows are searched, by halves.
 
     Args:
-        parser: what to parse it with.
-        raw: the batch.
-        paths: names of the files that ``raw.source`` counts.
-
-    Raises:
-        TzrecError: as `DataParser.parse`, with file and row in front.
+        parser: what to parse with.
+        reader: where the rows come from; its ``bad_rows`` says how many may be left out.
     """
-    try:
-        return parser.parse(columns_of(raw.columns))
-    except Unsupported:
-        raise
-    except (TzrecError, ValueError) as error:
-        raise _located(parser, raw, paths, error) from error
+
+    def __init__(self, parser: DataParser, reader: BaseReader) -> None:
+        self._parser = parser
+        self._reader = reader
+
+    def usable(self, raw: RawBatch) -> RawBatch:
+        """Returns the batch without rows that are already known to be bad."""
+        bad = self._reader.bad_rows.among(raw.source, raw.row)
+        return raw if bad is None else raw.without(bad)
+
+    def parse(self, raw: RawBatch) -> tuple[RawBatch, dict[str, Tensor]]:
+        """Returns the rows that can be used, and their tensors.
+
+        Raises:
+            TzrecError: as `DataParser.parse`, with file and row in front.
+        """
+        raw = self.usable(raw)
+        if not raw.num_rows:
+            return raw, {}
+        try:
+            return self.check(raw, self._parser.parse(columns_of(raw.columns)))
+        except Unsupported:
+            raise
+        except (TzrecError, ValueError) as error:
+            return self._parse_good(raw, error)
+
+    def check(self, raw: RawBatch, parsed: dict[str, Tensor]) -> tuple[RawBatch, dict[str, Tensor]]:
+        """Returns the parsed batch, without rows of non-finite numbers where rows may be left out.
+
+        Where none may, the non-finite loss that they cause says more.
+        """
+        found = _non_finite(parsed) if self._reader.bad_rows.limit else ""
+        return self._parse_good(raw, DataError(found)) if found else (raw, parsed)
+
+    def _parse_good(self, raw: RawBatch, error: Exception) -> tuple[RawBatch, dict[str, Tensor]]:
+        bad = np.zeros(raw.num_rows, dtype=bool)
+
+        def attempt(start: int, stop: int) -> Exception | None:
+            return self._error_of(raw.columns.slice(start, stop - start))
+
+        for index, why in find_failures(raw.num_rows, attempt):
+            source, row = int(raw.source[index]), int(raw.row[index])
+            place = self._reader.place(source, row)
+            columns = raw.columns.slice(index, 1)
+            self._reader.bad_rows.add(source, row, self._named(place, why, columns))
+            bad[index] = True
+        if not bad.any():
+            # Without rows it fails too: what is said then is not about a row.
+            error = self._error_of(raw.columns.slice(0, 0)) or error
+            raise _prefixed(f"in {self._reader.paths[int(raw.source[0])]}", error) from error
+        raw = raw.without(bad)
+        return (raw, self._parser.parse(columns_of(raw.columns))) if raw.num_rows else (raw, {})
+
+    def _error_of(self, batch: pa.RecordBatch) -> Exception | None:
+        try:
+            found = _non_finite(self._parser.parse(columns_of(batch)))
+        except (TzrecError, ValueError) as error:
+            return error
+        return DataError(found) if found and self._reader.bad_rows.limit else None
+
+    def _named(self, place: str, error: Exception, row: pa.RecordBatch) -> TzrecError:
+        """Returns the error of a single row with its place and the values that caused it."""
+        named = _prefixed(place, error)
+        named.message = _IN_BATCH.sub("", named.message)
+        columns = self._parser.failing_columns(columns_of(row))
+        values = [f"{name!r} is {_short(row.column(name)[0].as_py())}" for name in columns]
+        if values:
+            named.message += f" (column {', '.join(values)})"
+        return named
 
 
-def _located(
-    parser: DataParser, raw: RawBatch, paths: Sequence[str], error: Exception
-) -> TzrecError:
-    row = _first_bad_row(parser, raw.columns)
-    if row is None:
-        return _prefixed(f"in {paths[int(raw.source[0])]}", error)
-    where = f"{paths[int(raw.source[row])]}: row {int(raw.row[row])} (counted from 0)"
-    return _prefixed(where, _error_of(parser, raw.columns.slice(0, row + 1)) or error)
+def _non_finite(parsed: dict[str, Tensor]) -> str:
+    """Returns what holds NaN or infinity, or ""."""
+    for key, tensor in parsed.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            value = tensor[~torch.isfinite(tensor)][0].item()
+            return f"feature {key.rpartition('.')[0]!r} holds {value}, which is not finite"
+    return ""
 
 
 def _prefixed(where: str, error: Exception) -> TzrecError:
@@ -53,23 +120,6 @@ def _prefixed(where: str, error: Exception) -> TzrecError:
     return type(error)(f"{where}: {inner}{error.message}", hint=error.hint)
 
 
-def _first_bad_row(parser: DataParser, batch: pa.RecordBatch) -> int | None:
-    """Returns the row that ends the shortest failing prefix; None if no row is to blame."""
-    if _error_of(parser, batch.slice(0, 0)) is not None:
-        return None
-    good, bad = 0, batch.num_rows
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if _error_of(parser, batch.slice(0, middle)) is None:
-            good = middle
-        else:
-            bad = middle
-    return bad - 1
-
-
-def _error_of(parser: DataParser, batch: pa.RecordBatch) -> Exception | None:
-    try:
-        parser.parse(columns_of(batch))
-    except (TzrecError, ValueError) as error:
-        return error
-    return None
+def _short(value: object) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"

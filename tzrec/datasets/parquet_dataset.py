@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tzrec.datasets.bad_rows import BadRows
 from tzrec.datasets.dataset import BaseDataset
 from tzrec.datasets.files import open_input
 from tzrec.datasets.reader import BaseReader, read_rows
@@ -31,10 +33,11 @@ class ParquetReader(BaseReader):
         columns: Sequence[str] | None = None,
         *,
         kept_columns: Sequence[str] | None = (),
+        bad_rows: BadRows | None = None,
     ) -> None:
         self._metadata: dict[str, pq.FileMetaData] = {}
         self._group_rows: dict[str, list[int]] = {}
-        super().__init__(input_path, columns, kept_columns=kept_columns)
+        super().__init__(input_path, columns, kept_columns=kept_columns, bad_rows=bad_rows)
 
     def _inspect(self, path: str) -> tuple[int, pa.Schema]:
         with self._open(path) as file:
@@ -59,8 +62,50 @@ class ParquetReader(BaseReader):
                 blocks.append(Block(source, start, stop))
         return blocks
 
+    def place(self, source: int, row: int) -> str:
+        """Returns words for a row of a file."""
+        group, _ = self._group_at(source, row)
+        return f"{self.paths[source]}: row group {group}, row {row} (counted from 0)"
+
     def _read_from(self, source: int, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-        path = self.paths[source]
+        path, row, careful = self.paths[source], start, False
+        while row < stop:
+            # Small groups are decoded together; after an error they are read one by one.
+            end = min(self._group_at(source, row)[1], stop) if careful else stop
+            try:
+                for piece in self._read_groups(path, row, end):
+                    row += piece.num_rows
+                    yield piece
+                if row < end:
+                    return
+                continue
+            except (pa.ArrowInvalid, OSError) as error:
+                # Decoders raise OSError without a number; one with a number is of the system.
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+                if careful:
+                    self._leave_out(source, row, end, error)
+            if careful:
+                yield self._nulls(end - row)
+                row = end
+            careful = True
+
+    def _group_at(self, source: int, row: int) -> tuple[int, int]:
+        """Returns number and end of the row group of a row."""
+        ends = np.cumsum(self._group_rows[self.paths[source]])
+        group = int(np.searchsorted(ends, row, side="right"))
+        return group, int(ends[group])
+
+    def _leave_out(self, source: int, start: int, stop: int, error: Exception) -> None:
+        named = DataError(
+            f"{self.paths[source]}: row group {self._group_at(source, start)[0]}: rows {start} … "
+            f"{stop - 1} (counted from 0) cannot be read: {str(error).strip()}",
+            hint="the file is damaged: write or copy it again",
+        )
+        for row in range(start, stop):
+            self.bad_rows.add(source, row, named)
+
+    def _read_groups(self, path: str, start: int, stop: int) -> Iterator[pa.RecordBatch]:
         groups, first_row = self._groups_of(path, start, stop)
         if not groups:
             return

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyarrow import types
 
 from tzrec.errors import ConfigError, DataError, did_you_mean
@@ -41,28 +42,53 @@ _ACCEPTED = "int32, int64, float, double, string, list or list<list> of them, ma
 def accepted_type(found: pa.DataType) -> pa.DataType | None:
     """Returns the type that a column of type ``found`` is read as, None if it cannot be read.
 
-    Types are compared by meaning: nullability and field names inside lists do not matter,
-    dictionaries, large and view variants are decoded, small integers become int32. A column
-    that is all null stays so until other files tell its type (`unify`).
+    Types are compared by meaning: nullability and field names inside lists do not matter;
+    dictionaries, run-end encoding, large and view variants and extension types are decoded;
+    small integers become int32, decimals int64 or double; a list of ``struct<key, value>``, the
+    form that Polars gives to maps, is a map. A column that is all null stays so until other
+    files tell its type (`unify`).
     """
     return _accept_nested(found, depth=2)
 
 
 def _accept_nested(found: pa.DataType, *, depth: int) -> pa.DataType | None:
-    if types.is_dictionary(found):
-        return _accept_nested(found.value_type, depth=depth)
-    if depth and is_list(found):
-        inner = _accept_nested(found.value_type, depth=depth - 1)
-        return None if inner is None or types.is_map(inner) else pa.list_(inner)
-    if depth == 2 and types.is_map(found):
-        key = _accept_nested(found.key_type, depth=0)
-        item = _accept_nested(found.item_type, depth=0)
+    found = _stored(found)
+    if depth == 2 and (types.is_map(found) or _is_list_of_pairs(found)):
+        key_type, item_type = _pair_types(found)
+        key = _accept_nested(key_type, depth=0)
+        item = _accept_nested(item_type, depth=0)
         if key is None or item is None or types.is_floating(key):
             return None
         return pa.map_(key, item)
+    if depth and is_list(found):
+        inner = _accept_nested(found.value_type, depth=depth - 1)
+        return None if inner is None or types.is_map(inner) else pa.list_(inner)
+    if types.is_decimal(found):
+        return pa.int64() if found.scale <= 0 else pa.float64()
     if found in _SCALARS.values() or types.is_null(found):
         return found
     return _WIDER.get(found)
+
+
+def _stored(found: pa.DataType) -> pa.DataType:
+    """Returns the type of the values under encodings and extension types."""
+    if isinstance(found, pa.BaseExtensionType):
+        return _stored(found.storage_type)
+    if types.is_dictionary(found) or types.is_run_end_encoded(found):
+        return _stored(found.value_type)
+    return found
+
+
+def _is_list_of_pairs(found: pa.DataType) -> bool:
+    if not is_list(found) or not types.is_struct(found.value_type):
+        return False
+    return [field.name for field in found.value_type] == ["key", "value"]
+
+
+def _pair_types(found: pa.DataType) -> tuple[pa.DataType, pa.DataType]:
+    if types.is_map(found):
+        return found.key_type, found.item_type
+    return tuple(field.type for field in found.value_type)
 
 
 def same_meaning(left: pa.DataType, right: pa.DataType) -> bool:
@@ -91,19 +117,52 @@ def cast_column(column: pa.Array, target: pa.DataType, name: str) -> pa.Array:
 def _cast(column: pa.Array, target: pa.DataType) -> pa.Array:
     if column.type == target:
         return column
+    if isinstance(column, pa.ExtensionArray):
+        return _cast(column.storage, target)
     if types.is_dictionary(column.type):
         return _cast(column.dictionary_decode(), target)
-    if types.is_map(column.type) or not is_list(column.type):
+    if types.is_run_end_encoded(column.type):
+        return _cast(pc.run_end_decode(column), target)
+    if types.is_map(target) and not types.is_null(column.type):
+        return _cast_pairs(column, target)
+    if not is_list(column.type):
         return column.cast(target)
     # Built anew: cast() does not decode what is inside, and from views gives wrong offsets.
-    lengths = pc.list_value_length(column)
-    offsets = np.zeros(len(column) + 1, dtype=np.int32)
-    np.cumsum(pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False), out=offsets[1:])
-    missing = None
-    if column.null_count:
-        missing = np.append(column.is_null().to_numpy(zero_copy_only=False), False)
     values = _cast(column.flatten(), target.value_type)
-    return pa.ListArray.from_arrays(pa.array(offsets, mask=missing), values, type=target)
+    return pa.ListArray.from_arrays(_offsets(column), values, type=target)
+
+
+def _cast_pairs(column: pa.Array, target: pa.DataType) -> pa.Array:
+    if types.is_map(column.type):
+        # keys and items are those of the whole buffer, whatever slice of it the column is.
+        first, last = column.offsets[0].as_py(), column.offsets[len(column)].as_py()
+        pairs = [part.slice(first, last - first) for part in (column.keys, column.items)]
+        column = pa.ListArray.from_arrays(
+            pa.array(column.offsets.to_numpy() - first, mask=_missing(column)),
+            pa.StructArray.from_arrays(
+                [_cast(pairs[0], target.key_type), _cast(pairs[1], target.item_type)],
+                ["key", "value"],
+            ),
+        )
+    keys, items = column.flatten().flatten()
+    return pa.MapArray.from_arrays(
+        _offsets(column), _cast(keys, target.key_type), _cast(items, target.item_type), type=target
+    )
+
+
+def _offsets(column: pa.Array) -> pa.Array:
+    """Returns where the flattened values of each row begin, null for null rows."""
+    offsets = np.zeros(len(column) + 1, dtype=np.int32)
+    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    np.cumsum(lengths.to_numpy(zero_copy_only=False), out=offsets[1:])
+    return pa.array(offsets, mask=_missing(column))
+
+
+def _missing(column: pa.Array) -> NDArray[np.bool_] | None:
+    """Returns which rows are null, and False for the offset after them; None if no row is."""
+    if not column.null_count:
+        return None
+    return np.append(column.is_null().to_numpy(zero_copy_only=False), False)
 
 
 def check_column_type(name: str, found: pa.DataType, file: str) -> pa.DataType:
@@ -116,10 +175,25 @@ def check_column_type(name: str, found: pa.DataType, file: str) -> pa.DataType:
     if accepted is None:
         raise DataError(
             f"column {name!r} of {file} has type {found}; readable are {_ACCEPTED}",
-            hint=f"cast it when writing the file, for example "
-            f"CAST({name} AS {'DOUBLE' if types.is_decimal(found) else 'BIGINT'})",
+            hint=f"cast it when writing the file, for example {_cure(name, _stored(found))}",
         )
     return accepted
+
+
+def _cure(name: str, found: pa.DataType) -> str:
+    """Returns the SQL that makes a column readable."""
+    if types.is_timestamp(found) or types.is_date(found):
+        return f"CAST(UNIX_TIMESTAMP({name}) AS BIGINT), the seconds since 1970"
+    if types.is_binary(found) or types.is_large_binary(found) or types.is_binary_view(found):
+        return f"CAST({name} AS STRING)"
+    if types.is_map(found) or _is_list_of_pairs(found):
+        return f"CAST({name} AS MAP<STRING, DOUBLE>)"
+    if types.is_struct(found):
+        first = found[0].name if found.num_fields else "x"
+        return f"CAST({name}.{first} AS BIGINT), a column for each field"
+    if is_list(found):
+        return f"CAST({name} AS ARRAY<BIGINT>)"
+    return f"CAST({name} AS BIGINT)"
 
 
 def unify(name: str, typed_files: Iterable[tuple[str, pa.DataType]]) -> pa.DataType:
@@ -150,6 +224,11 @@ def _wider(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
     if types.is_list(left) and types.is_list(right):
         inner = _wider(left.value_type, right.value_type)
         return None if inner is None else pa.list_(inner)
+    if types.is_map(left) and types.is_map(right):
+        key = _wider(left.key_type, right.key_type)
+        item = _wider(left.item_type, right.item_type)
+        fits = key is not None and item is not None and not types.is_floating(key)
+        return pa.map_(key, item) if fits else None
     if types.is_null(left) or types.is_null(right) or left == right:
         return right if types.is_null(left) else left
     both = {left, right}

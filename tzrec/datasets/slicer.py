@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,11 +11,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tzrec.datasets import intervals
-from tzrec.datasets.reader import BaseReader
-from tzrec.datasets.split import PassPlan
+from tzrec.datasets.costs import CostCutter
+from tzrec.datasets.reader import BaseReader, RowStream
+from tzrec.datasets.split import Window
+from tzrec.datasets.start import Start
 from tzrec.features.mask import SAMPLE_MASK
 
 _MASK_STREAM = 2
+_NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,41 @@ class RawBatch:
         columns: B rows.
         source: file number of each row (B,).
         row: row number in its file (B,).
+        left_out: file numbers and row numbers of rows that were read for this batch but are not
+            in it.
     """
 
     columns: pa.RecordBatch
     source: NDArray[np.int64]
     row: NDArray[np.int64]
+    left_out: tuple[NDArray[np.int64], NDArray[np.int64]] = (_NO_ROWS, _NO_ROWS)
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return int(self.columns.num_rows)
+
+    def without(self, bad: NDArray[np.bool_]) -> RawBatch:
+        """Returns the batch without the rows marked in ``bad`` (B,)."""
+        columns = self.columns.filter(pa.array(~bad))
+        return RawBatch(columns, self.source[~bad], self.row[~bad]).after(
+            replace(self, source=self.source[bad], row=self.row[bad])
+        )
+
+    def after(self, other: RawBatch) -> RawBatch:
+        """Returns the batch with all rows of ``other`` counted as left out before it."""
+        sources = (other.source, other.left_out[0], self.left_out[0])
+        rows = (other.row, other.left_out[1], self.left_out[1])
+        return replace(self, left_out=(np.concatenate(sources), np.concatenate(rows)))
+
+    def parts(self, number: int) -> list[RawBatch]:
+        """Returns the batch in ``number`` parts, B at least; the first has what was left out."""
+        edges = [self.num_rows * i // number for i in range(number + 1)]
+        parts = [
+            RawBatch(self.columns.slice(a, b - a), self.source[a:b], self.row[a:b])
+            for a, b in pairwise(edges)
+        ]
+        return [replace(parts[0], left_out=self.left_out), *parts[1:]]
 
 
 class BatchSlicer:
@@ -38,79 +71,67 @@ class BatchSlicer:
 
     Args:
         reader: where the rows come from.
-        plan: the pass; batches are those of its own rank.
-        first_batch: batches before it are left out.
+        start: the pass and where in it to begin; batches are those of its own rank.
         mask_prob: probability of a row to be masked in the extra column ``__SAMPLE_MASK__``;
             0 = no column.
+        cutter: cuts the plan's batches into smaller ones by the cost of their rows.
     """
 
     def __init__(
-        self, reader: BaseReader, plan: PassPlan, *, first_batch: int = 0, mask_prob: float = 0.0
+        self,
+        reader: BaseReader,
+        start: Start,
+        *,
+        mask_prob: float = 0.0,
+        cutter: CostCutter | None = None,
     ) -> None:
         self._reader = reader
-        self._plan = plan
-        self._first_batch = first_batch
+        self._start = start
+        self._plan = start.plan
         self._mask_prob = mask_prob
+        self._cutter = cutter
 
     def __iter__(self) -> Iterator[RawBatch]:
         plan, rank = self._plan, self._plan.config.rank
-        start, stop = plan.rank_rows(rank)
-        rows: _RowStream | None = None
-        for window in plan.windows(rank, self._first_batch):
-            first_row = start + window.edges[0]
+        first_row, stop = plan.rank_rows(rank)
+        rows: RowStream | None = None
+        for window in plan.windows(rank, self._start.window):
+            begin = first_row + window.edges[0]
             if rows is None:
-                rows = _RowStream(self._reader.read(plan.order.cut(first_row, stop)))
-            width = window.edges[-1] - window.edges[0]
-            table = rows.take(width)
-            index = window.permutation
-            if index is None:
-                index = np.arange(width)
-            for i, (begin, end) in enumerate(pairwise(window.edges)):
-                if window.first_batch + i < self._first_batch:
-                    continue
-                chosen = index[begin - window.edges[0] : end - window.edges[0]]
-                columns = table
-                if window.permutation is not None:
-                    columns = table.take(pa.array(chosen))
-                source, row = plan.order.locate(first_row + chosen)
-                yield RawBatch(self._mask(columns, window.first_batch + i), source, row)
+                rows = RowStream(self._reader.read(plan.order.cut(begin, stop)))
+            table = rows.take(window.num_rows)
+            source, row = plan.order.locate(begin + window.order)
+            edges = window.edges
+            if self._cutter is not None:
+                edges = self._cutter.cut(window, table, (source, row))
+            skipped = self._start.part if window.number == self._start.window else 0
+            for part, (left, right) in enumerate(pairwise(edges)):
+                if part >= skipped:
+                    cut = slice(left - edges[0], right - edges[0])
+                    columns = self._columns(table, window, cut)
+                    yield RawBatch(self._mask(columns, window.number, part), source[cut], row[cut])
 
-    def _mask(self, columns: pa.RecordBatch, batch: int) -> pa.RecordBatch:
+    def _columns(self, table: pa.RecordBatch, window: Window, cut: slice) -> pa.RecordBatch:
+        if window.permutation is not None:
+            return table.take(pa.array(window.permutation[cut]))
+        return table.slice(cut.start, cut.stop - cut.start)
+
+    def _mask(self, columns: pa.RecordBatch, window: int, part: int) -> pa.RecordBatch:
         if not self._mask_prob:
             return columns
         config, epoch = self._plan.config, self._plan.epoch
-        random = np.random.default_rng([config.seed, epoch, _MASK_STREAM, config.rank, batch])
-        mask = random.random(columns.num_rows) < self._mask_prob
+        stream = [config.seed, epoch, _MASK_STREAM, config.rank, window, part]
+        mask = np.random.default_rng(stream).random(columns.num_rows) < self._mask_prob
         return columns.append_column(SAMPLE_MASK, pa.array(mask))
 
 
-class _RowStream:
-    """Takes any number of rows at a time from pieces of any size."""
-
-    def __init__(self, pieces: Iterator[pa.RecordBatch]) -> None:
-        self._pieces = pieces
-        self._held: pa.RecordBatch | None = None
-
-    def take(self, num_rows: int) -> pa.RecordBatch:
-        """Returns the next ``num_rows`` rows in one piece."""
-        parts: list[pa.RecordBatch] = []
-        missing = num_rows
-        while missing:
-            piece = self._held if self._held is not None else next(self._pieces)
-            self._held = None
-            if piece.num_rows > missing:
-                self._held = piece.slice(missing)
-                piece = piece.slice(0, missing)
-            parts.append(piece)
-            missing -= piece.num_rows
-        return parts[0] if len(parts) == 1 else pa.concat_batches(parts)
-
-
-def row_origin(raw: RawBatch, paths: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
-    """Returns file → row intervals of a batch, as `DataPosition.add` takes them."""
+def row_origin(raw: RawBatch, sources: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
+    """Returns file → row intervals read for a batch, as `DataPosition.add` takes them."""
+    source = np.concatenate([raw.source, raw.left_out[0]])
+    row = np.concatenate([raw.row, raw.left_out[1]])
     origin = {}
-    for source in np.unique(raw.source):
-        rows = intervals.from_rows(raw.row[raw.source == source])
+    for number in np.unique(source):
+        rows = intervals.from_rows(row[source == number])
         pairs = zip(rows[:, 0].tolist(), rows[:, 1].tolist(), strict=True)
-        origin[paths[int(source)]] = list(pairs)
+        origin[sources[int(number)]] = list(pairs)
     return origin

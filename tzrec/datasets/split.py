@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from tzrec.datasets import intervals
 from tzrec.datasets.intervals import Intervals
-from tzrec.datasets.position import DataPosition
 from tzrec.errors import DataError
 
 _ORDER_STREAM = 0
 _WINDOW_STREAM = 1
+_COST_WINDOW_BATCHES = 32
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class SplitConfig:
         drop_remainder: only full batches.
         shuffle_batches: rows are shuffled among this many batches' worth of rows, 0 = not.
         seed: of the shuffle order, together with the epoch and the rank.
+        cost_limit: most that the rows of a batch may cost, 0 = batches are full; then
+            ``drop_remainder`` has no meaning.
     """
 
     batch_size: int
@@ -50,6 +52,7 @@ class SplitConfig:
     drop_remainder: bool = False
     shuffle_batches: int = 0
     seed: int = 0
+    cost_limit: float = 0.0
 
 
 class RowOrder:
@@ -135,14 +138,24 @@ class Window:
     """Batches whose rows are shuffled together.
 
     Attributes:
-        first_batch: number of the first batch.
+        number: of the window in the pass.
         edges: row numbers, in the order of this rank, where its batches begin and end.
         permutation: order of the window's rows, or None as they are.
     """
 
-    first_batch: int
+    number: int
     edges: list[int]
     permutation: NDArray[np.int64] | None
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the window."""
+        return self.edges[-1] - self.edges[0]
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Order of the window's rows."""
+        return np.arange(self.num_rows) if self.permutation is None else self.permutation
 
 
 class PassPlan:
@@ -172,6 +185,11 @@ class PassPlan:
         self.epoch = epoch
         self._share, self._extra = divmod(len(order), config.world_size)
         self.num_batches = self._count_batches(may_be_empty)
+
+    @property
+    def window_batches(self) -> int:
+        """Batches of a window."""
+        return self.config.shuffle_batches or 1
 
     def _count_batches(self, may_be_empty: bool) -> int:
         size, rows = self.config.batch_size, len(self.order)
@@ -214,26 +232,38 @@ class PassPlan:
             return rows - size // 2
         return batch * size
 
-    def windows(self, rank: int, first_batch: int = 0) -> Iterator[Window]:
-        """Yields the windows of a rank from the one that holds ``first_batch`` on."""
-        shuffled = self.config.shuffle_batches
-        width = shuffled or 1
-        for number in range(first_batch // width, -(-self.num_batches // width)):
+    def windows(self, rank: int, first_window: int = 0) -> Iterator[Window]:
+        """Yields the windows of a rank from number ``first_window`` on."""
+        width = self.window_batches
+        for number in range(first_window, -(-self.num_batches // width)):
             first = number * width
             last = min(first + width, self.num_batches)
             edges = [self.edge(rank, batch) for batch in range(first, last + 1)]
             permutation = None
-            if shuffled:
+            if self.config.shuffle_batches:
                 random = self._random(_WINDOW_STREAM, rank, number)
                 permutation = random.permutation(edges[-1] - edges[0])
-            yield Window(first, edges, permutation)
+            yield Window(number, edges, permutation)
 
-    def consumed(self, num_batches: int) -> dict[int, Intervals]:
-        """Returns file number → the rows that all ranks' first ``num_batches`` batches hold."""
+    def num_rows(self, num_batches: int) -> int:
+        """Returns the rows that all ranks' first ``num_batches`` batches hold."""
+        return sum(self.edge(rank, num_batches) for rank in range(self.config.world_size))
+
+    def consumed(
+        self, num_batches: int, further: Sequence[int] | None = None
+    ) -> dict[int, Intervals]:
+        """Returns file number → the rows that all ranks' first ``num_batches`` batches hold.
+
+        Args:
+            num_batches: batches of each rank.
+            further: rows that each rank took of the window that begins there.
+        """
         parts: dict[int, list[Intervals]] = {}
         for rank in range(self.config.world_size):
             start, _ = self.rank_rows(rank)
             whole, index = self._delivered(rank, num_batches)
+            if further is not None:
+                index = whole + next(self.windows(rank, num_batches)).order[: further[rank]]
             found = [self.order.cut(start, start + whole).by_source()]
             if index.size:
                 found.append(self.order.by_source(start + index))
@@ -247,13 +277,38 @@ class PassPlan:
         nothing = np.zeros(0, dtype=np.int64)
         if num_batches >= self.num_batches or not self.config.shuffle_batches:
             return self.edge(rank, min(num_batches, self.num_batches)), nothing
-        window = next(self.windows(rank, num_batches))
-        taken = window.edges[num_batches - window.first_batch] - window.edges[0]
-        assert window.permutation is not None
-        return window.edges[0], window.edges[0] + window.permutation[:taken]
+        number, in_window = divmod(num_batches, self.window_batches)
+        window = next(self.windows(rank, number))
+        taken = window.edges[in_window] - window.edges[0]
+        return window.edges[0], window.edges[0] + window.order[:taken]
 
     def _random(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng([self.config.seed, self.epoch, *stream])
+
+
+class CostPlan(PassPlan):
+    """A pass whose batches are cut by cost (`tzrec.datasets.costs`) when their rows are read.
+
+    What counts as a batch here is a window: rows that are shuffled and cut into batches
+    together. The windows of two ranks differ by one row at most.
+    """
+
+    @property
+    def window_batches(self) -> int:
+        """One."""
+        return 1
+
+    def _count_batches(self, may_be_empty: bool) -> int:
+        if self._share == 0:
+            return super()._count_batches(may_be_empty)
+        longest = self._share + (1 if self._extra else 0)
+        rows = self.config.batch_size * (self.config.shuffle_batches or _COST_WINDOW_BATCHES)
+        return min(-(-longest // rows), self._share)
+
+    def edge(self, rank: int, batch: int) -> int:
+        """Returns the row, counted from the rank's first, where a window begins."""
+        start, stop = self.rank_rows(rank)
+        return (stop - start) * batch // max(self.num_batches, 1)
 
 
 def order_rows(
@@ -273,50 +328,3 @@ def order_rows(
     random = np.random.default_rng([config.seed, epoch, _ORDER_STREAM])
     order = RowOrder.of_blocks([blocks[i] for i in random.permutation(len(blocks))], remaining)
     return order.rotate(int(random.integers(len(order)))) if len(order) else order
-
-
-def plan_pass(
-    blocks: Sequence[Block],
-    config: SplitConfig,
-    *,
-    epoch: int = 0,
-    sources: Sequence[str] = (),
-    position: DataPosition | None = None,
-) -> tuple[PassPlan, int]:
-    """Plans a pass, possibly one that was interrupted.
-
-    Args:
-        blocks: all rows of the input.
-        config: how to divide them.
-        epoch: number of the pass.
-        sources: name of each file, as in ``position``.
-        position: rows already delivered in this pass.
-
-    Returns:
-        The plan and the number of its batches that each rank leaves out because they were
-        delivered. If the position is exactly what this plan delivers first, the plan is that of
-        an uninterrupted pass; otherwise (other ranks, other batch size, files added) the rest
-        is divided anew, into no batches when it is less than a row for each rank.
-
-    Raises:
-        DataError: as `PassPlan`.
-    """
-    whole = PassPlan(order_rows(blocks, config, epoch=epoch), config, epoch=epoch)
-    if position is None or position.num_rows == 0:
-        return whole, 0
-    consumed = {i: position.consumed(name) for i, name in enumerate(sources)}
-    consumed = {i: rows for i, rows in consumed.items() if len(rows)}
-    replayed = whole.consumed(position.num_batches)
-    if replayed.keys() == consumed.keys() and all(
-        np.array_equal(rows, consumed[i]) for i, rows in replayed.items()
-    ):
-        return whole, min(position.num_batches, whole.num_batches)
-    sizes = np.zeros(len(sources), dtype=np.int64)
-    for block in blocks:
-        sizes[block.source] = max(sizes[block.source], block.stop)
-    remaining = {
-        i: intervals.complement(consumed.get(i, intervals.EMPTY), int(size))
-        for i, size in enumerate(sizes)
-    }
-    rest = order_rows(blocks, config, epoch=epoch, remaining=remaining)
-    return PassPlan(rest, config, epoch=epoch, may_be_empty=True), 0

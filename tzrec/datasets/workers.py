@@ -8,11 +8,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tzrec.datasets.data_parser import DataParser, to_tensor
-from tzrec.datasets.locate import columns_of, parse_rows
+from tzrec.datasets.locate import RowParser, columns_of
 from tzrec.datasets.slicer import RawBatch
 from tzrec.errors import DistributedError, TzrecError
 from tzrec.features.mask import NEG_SAMPLE_MASK, SAMPLE_MASK
@@ -30,6 +29,9 @@ logger = logging.getLogger("tzrec")
 _AHEAD_PER_WORKER = 2
 
 _parser: DataParser | None = None
+
+_Parsed: TypeAlias = Future[dict[str, np.ndarray]]
+_Pending: TypeAlias = tuple[RawBatch, _Parsed]
 
 
 def usable_workers(wanted: int) -> int:
@@ -52,7 +54,6 @@ class ParserPool:
     """
 
     def __init__(self, parser: DataParser, num_workers: int) -> None:
-        self._parser = parser
         self._needed = frozenset([*parser.input_columns, SAMPLE_MASK, NEG_SAMPLE_MASK])
         self._ahead = _AHEAD_PER_WORKER * num_workers
         self._executor = ProcessPoolExecutor(
@@ -63,28 +64,38 @@ class ParserPool:
         )
 
     def parse(
-        self, batches: Iterator[RawBatch], paths: Sequence[str]
+        self, batches: Iterator[RawBatch], rows: RowParser, *, in_order: bool = True
     ) -> Iterator[tuple[RawBatch, dict[str, Tensor]]]:
-        """Yields each batch with its parsed tensors, in order, a few batches ahead.
+        """Yields each batch with its parsed tensors, a few batches ahead.
+
+        Args:
+            batches: what to parse.
+            rows: names or leaves out the rows that a worker failed at.
+            in_order: as ``batches`` come; else whichever batch is parsed first.
 
         Raises:
-            TzrecError: as `tzrec.datasets.locate.parse_rows`.
+            TzrecError: as `RowParser.parse`.
             DistributedError: a worker died.
         """
-        pending: deque[tuple[RawBatch, Future[dict[str, np.ndarray]]]] = deque()
+        pending: list[_Pending] = []
         try:
             for raw in batches:
-                pending.append((raw, self._submit(raw)))
+                usable = rows.usable(raw)
+                pending.append((usable, self._submit(usable)))
                 if len(pending) >= self._ahead:
-                    yield self._finish(*pending.popleft(), paths)
+                    yield self._finish(*_take(pending, in_order), rows)
             while pending:
-                yield self._finish(*pending.popleft(), paths)
+                yield self._finish(*_take(pending, in_order), rows)
         finally:
             for _, future in pending:
                 future.cancel()
 
-    def _submit(self, raw: RawBatch) -> Future[dict[str, np.ndarray]]:
+    def _submit(self, raw: RawBatch) -> _Parsed:
         # What is only kept for the output stays here.
+        if not raw.num_rows:
+            nothing: _Parsed = Future()
+            nothing.set_result({})
+            return nothing
         batch = raw.columns.select([n for n in raw.columns.schema.names if n in self._needed])
         sink = pa.BufferOutputStream()
         with contextlib.closing(pa.ipc.new_stream(sink, batch.schema)) as writer:
@@ -99,7 +110,7 @@ class ParserPool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _finish(
-        self, raw: RawBatch, future: Future[dict[str, np.ndarray]], paths: Sequence[str]
+        self, raw: RawBatch, future: _Parsed, rows: RowParser
     ) -> tuple[RawBatch, dict[str, Tensor]]:
         try:
             arrays = future.result()
@@ -107,8 +118,17 @@ class ParserPool:
             raise _death() from error
         except (TzrecError, ValueError):
             # Again here: it fails the same way, and here the rows' files are known.
-            return raw, parse_rows(self._parser, raw, paths)
-        return raw, {key: to_tensor(array) for key, array in arrays.items()}
+            return rows.parse(raw)
+        return rows.check(raw, {key: to_tensor(array) for key, array in arrays.items()})
+
+
+def _take(pending: list[_Pending], in_order: bool) -> _Pending:
+    """Removes and returns the first batch, or the first that is parsed, waiting for it."""
+    index = 0
+    if not in_order:
+        wait([future for _, future in pending], return_when=FIRST_COMPLETED)
+        index = next(i for i, (_, future) in enumerate(pending) if future.done())
+    return pending.pop(index)
 
 
 def _death() -> DistributedError:

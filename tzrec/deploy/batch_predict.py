@@ -81,6 +81,7 @@ def predict_table(
     threads: int = 1,
     debug_features: Sequence[Any] | None = None,
     timeout: float = PREDICT_QUEUE_TIMEOUT,
+    on_batch: Callable[[], object] | None = None,
 ) -> PredictSummary:
     """Writes the scores of every row of a loader, in row order.
 
@@ -96,6 +97,7 @@ def predict_table(
         threads: forward threads. A model that talks to other ranks needs 1.
         debug_features: features whose values the column ``__features__`` shows; default none.
         timeout: seconds before a reader or model that gives nothing is an error.
+        on_batch: called after each batch was written.
 
     Raises:
         ConfigError: an unknown, repeated or colliding column, or a bad argument.
@@ -106,7 +108,10 @@ def predict_table(
     try:
         _check_arguments(steps, threads, timeout)
         job = _Job(forward, output_columns, reserved, debug_features)
-        summary = _run(job, loader, writer, steps=steps, threads=threads, timeout=timeout)
+        with OrderedMap(
+            job.score, itertools.islice(loader, steps), threads=threads, timeout=timeout
+        ) as tables:
+            summary = _write_all(tables, writer, on_batch)
         if not _rows_of_all_ranks(summary.num_rows):
             raise DataError("the input has no rows to predict", hint="check --predict_input_path")
     except BaseException:
@@ -127,22 +132,16 @@ def _check_arguments(steps: int | None, threads: int, timeout: float) -> None:
         raise ConfigError(f"predict queue timeout {timeout}: must be more than 0 seconds")
 
 
-def _run(
-    job: _Job,
-    loader: Iterable[Batch],
-    writer: Writer,
-    *,
-    steps: int | None,
-    threads: int,
-    timeout: float,
+def _write_all(
+    tables: Iterable[dict[str, pa.Array]], writer: Writer, on_batch: Callable[[], object] | None
 ) -> PredictSummary:
     progress = _Progress()
-    batches = itertools.islice(loader, steps)
     columns: tuple[str, ...] = ()
-    with OrderedMap(job.score, batches, threads=threads, timeout=timeout) as results:
-        for table in results:
-            columns = columns or tuple(table)
-            progress.add(_write(writer, table))
+    for table in tables:
+        columns = columns or tuple(table)
+        progress.add(_write(writer, table))
+        if on_batch is not None:
+            on_batch()
     return PredictSummary(progress.num_rows, progress.num_batches, progress.seconds, columns)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,24 +14,34 @@ from tzrec.config import edit_config
 from tzrec.constant import Mode
 from tzrec.datasets.dataset import create_writer
 from tzrec.deploy.batch_predict import predict_table
+from tzrec.deploy.profile import profiled
 from tzrec.errors import ConfigError, did_you_mean
 from tzrec.models.model import PredictWrapper
 from tzrec.options import Options, from_environment
 from tzrec.protos.data_pb2 import DatasetType
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.training import build
-from tzrec.training.checkpoint.restore import restore_model
+from tzrec.training.averages import restore_weights, uses_averages
 from tzrec.training.job import closing
+from tzrec.training.location import Location
 
 logger = logging.getLogger("tzrec")
 
 
-def restored_model(config: EasyRecConfig, features: list[Any], checkpoint: Path) -> PredictWrapper:
-    """Builds the model for prediction and gives it the weights of a checkpoint."""
+def restored_model(
+    config: EasyRecConfig, features: list[Any], checkpoint: Location
+) -> PredictWrapper:
+    """Builds the model for prediction and gives it the weights of a checkpoint.
+
+    Weights are averages, and TF32 is allowed, as ``export_config`` says.
+    """
+    build.set_tf32(config.export_config)
     model = build.build_model(config, features, with_labels=False)
     precision = config.train_config.mixed_precision or None
     wrapper = PredictWrapper(model, device=torch.device("cpu"), mixed_precision=precision)
-    logger.info("weights of %s: %s", checkpoint, restore_model(wrapper, checkpoint))
+    averages = uses_averages(config.export_config, config.train_config)
+    report = restore_weights(wrapper, checkpoint, averages=averages)
+    logger.info("weights of %s: %s", checkpoint, report)
     model.set_is_inference(True)
     wrapper.eval()
     return wrapper
@@ -90,6 +99,7 @@ class PredictRequest:
         steps: batches to predict, None = all.
         debug_level: above 0 adds the column ``__features__``.
         threads: forward threads.
+        trace_dir: where a profile goes, None = no profile.
     """
 
     input_path: str
@@ -100,6 +110,7 @@ class PredictRequest:
     steps: int | None = None
     debug_level: int = 0
     threads: int = 1
+    trace_dir: str | None = None
 
 
 def predict_input(
@@ -126,9 +137,9 @@ def predict_input(
         options=options,
         reserved_columns=split_names(request.reserved_columns),
     )
-    with closing(loader):
+    with closing(loader), profiled(forward, request.trace_dir) as run:
         summary = predict_table(
-            forward,
+            run.forward,
             loader,
             create_writer(request.output_path, writer_type, rank=options.rank),
             output_columns=split_names(request.output_columns) or None,
@@ -136,6 +147,7 @@ def predict_input(
             threads=request.threads,
             debug_features=features if request.debug_level > 0 else None,
             timeout=options.predict_queue_timeout,
+            on_batch=run.on_batch,
         )
     logger.info("%s to %s", summary, request.output_path)
     logger.info("Predict Finished.")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
+import json
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,6 +88,33 @@ class Bucketizer:
                 ids[self._config.default_value] = self.default_id
             return ids
         return _file_words(self._config) if self.kind == "vocab_file" else {}
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides which id a value gets, as plain JSON values; read only.
+
+        Of a vocabulary there is only the number of words, reserved ids left out; `fingerprint`
+        also covers the words.
+        """
+        facts: dict[str, Any] = {"kind": self.kind, "rows": self.rows}
+        if self.kind == "hash_bucket_size":
+            facts["hash"] = "murmur_hash64a"
+        elif self.kind == "boundaries":
+            facts["boundaries"] = _edges(self._config).tolist()
+        elif self.kind != "num_buckets":
+            facts |= {"oov_id": self.oov_id, "default_id": self.default_id}
+            reserved = () if self.default_id is None else (self.default_id, self.oov_id)
+            facts["words"] = sum(index not in reserved for index in self.vocabulary.values())
+        return facts
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides which id a value gets: 24 hexadecimal digits."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode())
+        # By id: the fields of a vocab_dict come in any order.
+        for word, index in sorted(self.vocabulary.items(), key=operator.itemgetter(1, 0)):
+            digest.update(f"{len(word)}:{word}={index};".encode())
+        return digest.hexdigest()[:24]
 
 
 def create_bucketizer(config: Any) -> Bucketizer | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from tzrec.errors import ConfigError
-from tzrec.metrics.base import BaseMetric
+from tzrec.metrics.base import BaseMetric, half_width
 
 
 class AUC(BaseMetric):
@@ -30,7 +32,9 @@ class AUC(BaseMetric):
     def __init__(self, thresholds: int = 200, *, local: bool = False) -> None:
         super().__init__(local=local)
         self._add_sum("histogram", 2, check_thresholds(thresholds), dtype=torch.int64)
-        self.register_buffer("edges", torch.linspace(0, 1, thresholds), persistent=False)
+        # The last is for the kernel, which looks at the edge after each.
+        edges = torch.cat([torch.linspace(0, 1, thresholds), torch.tensor([math.inf])])
+        self.register_buffer("edges", edges, persistent=False)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Adds rows.
@@ -39,13 +43,22 @@ class AUC(BaseMetric):
             preds: (B,) scores in [0, 1].
             target: (B,) labels, positive above 0.5.
         """
-        bins = threshold_bins(preds, self.edges)
-        bins += (target > 0.5).long() * self.edges.numel()
+        if preds.device.type == "cpu":
+            from tzrec.metrics.kernels import count_bins
+
+            labels = target.float() if target.dtype.itemsize < 4 else target
+            arrays = (preds.detach().float(), labels, self.edges, self.histogram)
+            count_bins(*(array.numpy() for array in arrays))
+            return
+        bins = threshold_bins(preds, self.edges[:-1])
+        bins += (target > 0.5).long() * self.histogram.size(1)
         counts = torch.zeros_like(self.histogram).view(-1)
         self.histogram += counts.scatter_add_(0, bins, torch.ones_like(bins)).view(2, -1)
 
     def compute(self) -> Tensor:
         """Returns the AUC, a float64 scalar."""
+        variance = float(auc_variance(self.histogram))
+        self.half_width = half_width(variance) if math.isfinite(variance) else None
         return auc_of_histogram(self.histogram).nan_to_num(0.0)
 
 
@@ -124,8 +137,9 @@ def check_thresholds(thresholds: int) -> int:
 
 
 def threshold_bins(scores: Tensor, edges: Tensor) -> Tensor:
-    """Returns for each score the index of the last threshold that it reaches (int64)."""
-    bins = torch.bucketize(scores.to(edges.dtype).contiguous(), edges, right=True) - 1
+    """Returns for each score the index of the last threshold that it reaches (int64), or 0."""
+    known = scores.to(edges.dtype).nan_to_num(nan=0.0).contiguous()
+    bins = torch.bucketize(known, edges, right=True) - 1
     return bins.clamp_(min=0)
 
 
@@ -144,3 +158,28 @@ def auc_of_histogram(histogram: Tensor) -> Tensor:
     negative, positive = histogram.to(torch.float64)
     beaten = negative.cumsum(-1) - 0.5 * negative
     return (positive * beaten).sum(-1) / (positive.sum(-1) * negative.sum(-1))
+
+
+def auc_variance(histogram: Tensor) -> Tensor:
+    """Returns the variance of the AUC as an estimate (DeLong et al., Biometrics 1988).
+
+    ``var(V) / P + var(W) / N``: V is what share of the negative rows each of the P positive rows
+    beats, W what share of the positive rows each of the N negative rows loses to.
+
+    Args:
+        histogram: (2, T), negative and positive rows per bin, bins ascending.
+
+    Returns:
+        float64 scalar, not finite where a class has fewer than two rows.
+    """
+    negative, positive = histogram.to(torch.float64)
+    beaten = (negative.cumsum(-1) - 0.5 * negative) / negative.sum()
+    lost = (positive.flip(-1).cumsum(-1).flip(-1) - 0.5 * positive) / positive.sum()
+    return _mean_variance(beaten, positive) + _mean_variance(lost, negative)
+
+
+def _mean_variance(values: Tensor, counts: Tensor) -> Tensor:
+    """Returns the variance of the mean of ``values`` (T,), each there ``counts`` (T,) times."""
+    total = counts.sum()
+    mean = (values * counts).sum() / total
+    return ((values - mean).square() * counts).sum() / (total - 1) / total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,10 @@ class BaseMetric(Metric):
 
     Args:
         local: `compute` stays on this rank too (train metrics).
+
+    Attributes:
+        half_width: of the 95 % confidence interval of the last `compute`; None if the metric has
+            none.
     """
 
     full_state_update = False
@@ -25,6 +30,14 @@ class BaseMetric(Metric):
     def __init__(self, *, local: bool = False) -> None:
         super().__init__(sync_on_compute=not (local or self._gathers_itself))
         self._local = local
+        self.half_width: float | None = None
+        self._update_count = 1
+
+    def reset(self) -> None:
+        """Forgets all rows."""
+        super().reset()
+        # torchmetrics warns about a compute without rows, which a rank without any makes too.
+        self._update_count = 1
 
     def _add_sum(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> None:
         """Adds a state that starts at 0 and is summed over ranks."""
@@ -63,6 +76,11 @@ class RowsMetric(BaseMetric):
         ]
 
 
+def half_width(variance: float) -> float:
+    """Returns half the 95 % interval of a normal estimate with this variance."""
+    return 1.959964 * math.sqrt(variance)
+
+
 def world_size() -> int:
     """Returns the number of ranks, 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
@@ -93,7 +111,7 @@ def exchange_rows(columns: list[Tensor], owner: Tensor) -> list[Tensor]:
     """Sends each row to the rank that owns it.
 
     Args:
-        columns: tensors (N,) with the same N; dtypes must agree over ranks.
+        columns: tensors (N, …) with the same N; dtypes must agree over ranks.
         owner: (N,) rank of each row.
 
     Returns:
@@ -107,7 +125,7 @@ def exchange_rows(columns: list[Tensor], owner: Tensor) -> list[Tensor]:
     in_sizes, out_sizes = sent.tolist(), received.tolist()
     result = []
     for column in columns:
-        target = column.new_empty(sum(out_sizes))
+        target = column.new_empty(sum(out_sizes), *column.shape[1:])
         dist.all_to_all_single(target, column[order].contiguous(), out_sizes, in_sizes)
         result.append(target)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,31 +31,22 @@ def count_same_order(preds: Tensor, target: Tensor) -> Tensor:
     """Counts the pairs of rows whose scores are ordered like their targets; ties are not.
 
     Sorted by target (within a target by falling score), these are the pairs of rows with rising
-    scores. They are counted while merging sorted blocks, in O(N log^2 N) time.
+    scores. They are counted on the CPU while merging sorted blocks, in O(N log N) time and about
+    20 bytes per row.
 
     Args:
-        preds: (N,).
-        target: (N,).
+        preds: (N,), compared as float32.
+        target: (N,), compared as float32.
 
     Returns:
         int64 scalar.
     """
-    order = torch.argsort(preds, descending=True)
-    order = order[torch.argsort(target[order], stable=True)]
-    # Ranks from 1; the padding in front is 0 for all, so it rises to every row and is taken off.
-    _, rank = torch.unique(preds, return_inverse=True)
-    num_rows = preds.numel()
-    size = 1 << max(num_rows - 1, 0).bit_length()
-    values = torch.nn.functional.pad(rank[order] + 1, (size - num_rows, 0))
-    count = -values.new_tensor((size - num_rows) * num_rows)
-    width = 1
-    while width < size:
-        blocks = values.view(-1, 2, width)
-        left, right = blocks[:, 0].contiguous(), blocks[:, 1].contiguous()
-        count += torch.searchsorted(left, right).sum()
-        values = values.view(-1, 2 * width).sort(dim=1).values.view(-1)
-        width *= 2
-    return count
+    from tzrec.metrics.kernels import count_rising, ordered_bits
+
+    scores, targets = (ordered_bits(column.float().cpu().numpy()) for column in (preds, target))
+    packed = targets.astype(np.uint64) << np.uint64(32) | (~scores).astype(np.uint64)
+    packed.sort()
+    return torch.tensor(count_rising(~packed.astype(np.uint32)), device=preds.device)
 
 
 def pair_of_index(index: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,6 +67,7 @@ class BaseModel(BaseModule, metaclass=_ModelMeta):
         self._loss_modules: Any = nn.ModuleDict()
         self._metric_modules: Any = nn.ModuleDict()
         self._train_metric_modules: Any = nn.ModuleDict()
+        self._half_widths: dict[str, float] = {}
         # Losses that layers add while predicting (penalties).
         self._loss_collection: dict[str, Tensor] = {}
 
@@ -115,10 +116,20 @@ class BaseModel(BaseModule, metaclass=_ModelMeta):
     def compute_metric(self) -> dict[str, Tensor]:
         """Returns the evaluation metrics of all rows since the last call, and starts afresh."""
         values = {}
+        self._half_widths = {}
         for name, metric in self._metric_modules.items():
             values[name] = metric.compute()
+            if (half_width := getattr(metric, "half_width", None)) is not None:
+                self._half_widths[name] = half_width
             metric.reset()
         return values
+
+    def metric_half_widths(self) -> dict[str, float]:
+        """Returns half the 95 % confidence interval of those metrics that know one.
+
+        They are those of the last `compute_metric`.
+        """
+        return self._half_widths
 
     def compute_train_metric(self) -> dict[str, Tensor]:
         """Returns the train metrics; they go on."""

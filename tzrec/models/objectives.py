@@ -131,22 +131,26 @@ def _check_bounds(label: Tensor, least: int, most: int, name: str) -> None:
     if lowest >= least and highest <= most:
         return
     row = int(((label >= least) & (label <= most)).logical_not().nonzero()[0])
-    raise DataError(
+    error = DataError(
         f"label {name!r} is {label[row].item():g} in row {row} of the batch, "
         f"it must be from {least} to {most}",
         hint="correct the column, or choose a loss (and num_class) that fits it",
     )
+    error.row = row
+    raise error
 
 
 def _check_whole(label: Tensor, name: str) -> None:
     if not label.is_floating_point() or not (broken := label != label.round()).any():
         return
     row = int(broken.nonzero()[0])
-    raise DataError(
+    error = DataError(
         f"label {name!r} is {label[row].item():g} in row {row} of the batch, "
         "it must be the number of a class",
         hint="correct the column, or choose a loss for labels between the classes",
     )
+    error.row = row
+    raise error
 
 
 _PREDICT = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}

@@ -15,7 +15,9 @@ from tzrec.models.model import BaseModel, TrainWrapper
 from tzrec.options import Options
 from tzrec.protos.data_pb2 import DataConfig
 from tzrec.protos.data_pb2 import FgMode as FgModeProto
+from tzrec.protos.export_pb2 import ExportConfig
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
+from tzrec.protos.train_pb2 import TrainConfig
 
 
 def build_features(data_config: DataConfig, feature_configs: Any) -> list[BaseFeature]:
@@ -89,10 +91,12 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def set_tf32(config: EasyRecConfig) -> None:
-    """Sets the TF32 switches that the config writes; others keep torch's default."""
-    train = config.train_config
-    if train.HasField("cudnn_allow_tf32"):
-        torch.backends.cudnn.allow_tf32 = train.cudnn_allow_tf32
-    if train.HasField("cuda_matmul_allow_tf32"):
-        torch.backends.cuda.matmul.allow_tf32 = train.cuda_matmul_allow_tf32
+def set_tf32(section: TrainConfig | ExportConfig) -> None:
+    """Sets the TF32 switches that a section writes; others keep torch's default.
+
+    Training and evaluation follow ``train_config``, export and prediction ``export_config``.
+    """
+    if section.HasField("cudnn_allow_tf32"):
+        torch.backends.cudnn.allow_tf32 = section.cudnn_allow_tf32
+    if section.HasField("cuda_matmul_allow_tf32"):
+        torch.backends.cuda.matmul.allow_tf32 = section.cuda_matmul_allow_tf32

@@ -5,31 +5,41 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 import tzrec
+from tzrec import storage
 from tzrec.config.load import save_message
 from tzrec.constant import TRAIN_EVAL_RESULT_FILENAME, Mode
+from tzrec.errors import CheckpointError
 from tzrec.optim.optimizer import build_optimizer
 from tzrec.options import Options
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.training import build
+from tzrec.training.averages import uses_averages
+from tzrec.training.checkpoint.find import best_checkpoint, read_results
 from tzrec.training.distributed.wrap import distribute
 from tzrec.training.evaluator import format_metrics, record_result, run_evaluation
 from tzrec.training.hooks.base import Hook
 from tzrec.training.hooks.checkpoint import CheckpointHook
+from tzrec.training.hooks.constant_columns import ConstantColumns
 from tzrec.training.hooks.early_stop import EarlyStopHook
 from tzrec.training.hooks.nonfinite import NonFiniteGuard
+from tzrec.training.hooks.profiler import ProfilerHook
 from tzrec.training.hooks.progress import ProgressHook
+from tzrec.training.hooks.signals import Interrupted, SignalHook
 from tzrec.training.hooks.tensorboard import TensorBoardHook
+from tzrec.training.location import location
+from tzrec.training.peers import sum_over_ranks
 from tzrec.training.resume import find_origin, restore_trainer
 from tzrec.training.summary import final_summary, start_summary
 from tzrec.training.trainer import Trainer
 
 logger = logging.getLogger("tzrec")
+
+H = TypeVar("H", bound=Hook)
 
 
 @contextlib.contextmanager
@@ -56,18 +66,23 @@ class TrainingJob:
         self.config = config
         self.options = options
         self.device = device
-        self.model_dir = Path(config.model_dir)
+        self.model_dir = location(config.model_dir)
         self.features = build.build_features(config.data_config, config.feature_configs)
+        self._use_averages = uses_averages(config.eval_config, config.train_config)
 
     def train(self, *, continue_train: bool = False, ignore_optimizer: bool = False) -> None:
-        """Runs the job to its end."""
+        """Runs the job to its end.
+
+        Raises:
+            Interrupted: a signal ended it; it is saved and can go on.
+        """
         config = self.config
         origin = find_origin(
             self.model_dir,
             continue_train=continue_train,
             fine_tune_checkpoint=config.train_config.fine_tune_checkpoint,
         )
-        build.set_tf32(config)
+        build.set_tf32(config.train_config)
         seed = build.run_seed(config, self.options)
         build.seed_everything(seed, deterministic=self.options.deterministic)
         train_loader = self._loader(config.train_input_path, Mode.TRAIN)
@@ -79,8 +94,13 @@ class TrainingJob:
             if self.options.rank:
                 # All ranks have drawn the same weights; from here on each has its own dropout.
                 torch.manual_seed(seed + self.options.rank)
-            restore_trainer(trainer, origin, ignore_optimizer=ignore_optimizer)
-            if trainer.is_finished:
+            restore_trainer(
+                trainer,
+                origin,
+                train_config=config.train_config,
+                ignore_optimizer=ignore_optimizer,
+            )
+            if trainer.is_finished and not self._hook(trainer, CheckpointHook).owes(trainer):
                 logger.warning(
                     "the run in %s is finished: %d steps, %d passes; nothing was done. Raise "
                     "train_config.num_epochs or num_steps to go on",
@@ -93,6 +113,9 @@ class TrainingJob:
             self._announce(trainer, eval_loader)
             trainer.fit()
         self._report(trainer)
+        if trainer.interrupted is not None:
+            message = self._hook(trainer, SignalHook).message(trainer)
+            raise Interrupted(message, trainer.interrupted)
 
     def _loader(self, input_path: str, mode: Mode) -> Any:
         return build.build_loader(
@@ -116,30 +139,37 @@ class TrainingJob:
     def _hooks(self, eval_loader: Any) -> list[Hook]:
         train_config = self.config.train_config
         first = self.options.rank == 0
-        hooks: list[Hook] = [NonFiniteGuard()]
+        scaled = train_config.HasField("grad_scaler")
+        guard = NonFiniteGuard(train_config.max_non_finite_steps, scaled=scaled)
+        signals = SignalHook(self.model_dir)
+        hooks: list[Hook] = [guard, signals]
         if train_config.HasField("early_stop"):
             hooks.append(EarlyStopHook(train_config.early_stop))
         if first:
+            hooks.append(ConstantColumns())
             hooks.append(ProgressHook(train_config.log_step_count_steps))
         if first and train_config.use_tensorboard:
-            hooks.append(TensorBoardHook(self.model_dir, train_config.log_step_count_steps))
+            hooks.append(TensorBoardHook(self.model_dir, train_config))
         hooks.append(
             CheckpointHook(
                 self.model_dir,
                 train_config,
                 export_config=self.config.export_config,
-                evaluate=self._evaluation(eval_loader) if eval_loader is not None else None,
+                evaluate=self._evaluation(eval_loader, signals) if eval_loader else None,
             )
         )
+        if train_config.is_profiling:
+            hooks.append(ProfilerHook(self.model_dir / "train_eval_trace"))
         return hooks
 
-    def _evaluation(self, loader: Any) -> Any:
+    def _evaluation(self, loader: Any, signals: SignalHook) -> Any:
         def evaluate(trainer: Trainer) -> dict[str, float]:
             metrics = run_evaluation(
                 trainer.model,
-                loader,
+                signals.watched(loader, trainer),
                 device=self.device,
-                num_steps=self.config.eval_config.num_steps,
+                eval_config=self.config.eval_config,
+                ema=trainer.ema if self._use_averages else None,
             )
             step = trainer.state.last_step
             record_result(self.model_dir / TRAIN_EVAL_RESULT_FILENAME, step, metrics)
@@ -156,9 +186,15 @@ class TrainingJob:
     def _write_run_files(self) -> None:
         if self.options.rank != 0:
             return
-        self.model_dir.mkdir(parents=True, exist_ok=True)
-        save_message(self.config, self.model_dir / "pipeline.config")
-        (self.model_dir / "version").write_text(tzrec.__version__ + "\n")
+        try:
+            save_message(self.config, self.model_dir / "pipeline.config")
+            with storage.open_file(self.model_dir / "version", "w", encoding="utf-8") as stream:
+                stream.write(tzrec.__version__ + "\n")
+        except Exception as error:  # a remote file system may raise anything
+            raise CheckpointError(
+                f"model_dir {self.model_dir} cannot be written: {error}",
+                hint="choose another --model_dir",
+            ) from error
 
     def _announce(self, trainer: Trainer, eval_loader: Any) -> None:
         logger.info(
@@ -173,14 +209,46 @@ class TrainingJob:
             ),
         )
 
+    def _hook(self, trainer: Trainer, kind: type[H]) -> H:
+        return next(hook for hook in trainer.hooks if isinstance(hook, kind))
+
     def _report(self, trainer: Trainer) -> None:
-        hooks = {type(hook): hook for hook in trainer.hooks}
-        progress, checkpoint = hooks.get(ProgressHook), hooks[CheckpointHook]
-        if not isinstance(progress, ProgressHook) or not isinstance(checkpoint, CheckpointHook):
+        bad_rows = sum_over_ranks(getattr(trainer.loader, "num_bad_rows", 0))
+        if self.options.rank != 0:
             return
         logger.info(
-            "finished\n%s",
+            "%s\n%s",
+            "interrupted" if trainer.interrupted else "finished",
             final_summary(
-                trainer, progress, metrics=checkpoint.last_metrics, model_dir=self.model_dir
+                trainer,
+                self._hook(trainer, ProgressHook),
+                metrics=self._hook(trainer, CheckpointHook).last_metrics,
+                model_dir=self.model_dir,
+                best=self._best(),
+                notes=self._notes(trainer, bad_rows),
             ),
         )
+
+    def _best(self) -> str:
+        if not self.config.eval_input_path:
+            return ""
+        try:
+            path, step = best_checkpoint(self.model_dir, self.config.export_config)
+        except CheckpointError:  # the metric is not evaluated, or the checkpoint was pruned
+            return ""
+        metric = self.config.export_config.best_exporter_metric
+        rows = [row for row in read_results(self.model_dir) if row["global_step"] == step]
+        return f"{path} ({metric}:{rows[0][metric]:.6f})" if rows else str(path)
+
+    def _notes(self, trainer: Trainer, bad_rows: int) -> list[str]:
+        notes = []
+        if bad_rows:
+            notes.append(f"{bad_rows:,} bad rows were left out (data_config.max_bad_rows)")
+        if skipped := self._hook(trainer, NonFiniteGuard).num_skipped:
+            notes.append(
+                f"{skipped:,} steps were left out, their loss was not finite "
+                "(train_config.max_non_finite_steps)"
+            )
+        if overflows := getattr(trainer.optimizer, "num_overflows", 0):
+            notes.append(f"{overflows:,} updates were left out by the grad scaler")
+        return notes + self._hook(trainer, ConstantColumns).findings()

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
+from tzrec.config.messages import which_field
 from tzrec.datasets.position import DataPosition
 from tzrec.errors import CheckpointError
-from tzrec.training.checkpoint.find import latest_checkpoint, resolve, skipped_checkpoints
+from tzrec.protos.train_pb2 import TableMismatch, TrainConfig
+from tzrec.training.checkpoint.find import (
+    latest_checkpoint,
+    list_checkpoints,
+    resolve,
+    step_of,
+)
+from tzrec.training.checkpoint.rename import read_param_map
+from tzrec.training.checkpoint.report import RestoreReport
 from tzrec.training.checkpoint.restore import (
+    Restorer,
+    open_checkpoint,
     read_data_position,
     read_trainer_state,
-    restore_model,
-    restore_optimizer,
 )
+from tzrec.training.hooks.checkpoint import WATERMARK, CheckpointHook
+from tzrec.training.location import Location
 from tzrec.training.trainer import Trainer
 
 logger = logging.getLogger("tzrec")
+
+# How other programs of the interface note finished passes.
+_FOREIGN_EPOCHS = "__epochs_completed__"
 
 
 @dataclass(frozen=True)
@@ -27,85 +42,191 @@ class Origin:
     Attributes:
         checkpoint: directory to restore, None = fresh weights.
         own: True when it is a checkpoint of this run, which goes on where it stopped.
+        keep_position: go on with the rows that another run has not read.
     """
 
-    checkpoint: Path | None = None
+    checkpoint: Location | None = None
     own: bool = False
+    keep_position: bool = False
 
 
 def find_origin(
-    model_dir: str | Path, *, continue_train: bool, fine_tune_checkpoint: str
+    model_dir: str | os.PathLike[str], *, continue_train: bool, fine_tune_checkpoint: str
 ) -> Origin:
     """Decides what a run starts from.
+
+    The run's own newest whole checkpoint wins over the one to fine-tune.
 
     Raises:
         CheckpointError: the run has checkpoints and ``continue_train`` was not asked for, or the
             checkpoint to fine-tune does not exist.
     """
-    newest, _ = latest_checkpoint(model_dir)
-    for path, reason in skipped_checkpoints(model_dir).items():
-        logger.warning("passing over %s: %s", path, reason)
-    if newest is not None:
-        if not continue_train:
+    if not continue_train:
+        known = list_checkpoints(model_dir)
+        if known:
             raise CheckpointError(
-                f"model_dir {model_dir} already holds {newest.name}",
+                f"model_dir {model_dir} already holds {known[-1].name}",
                 hint="pass --continue_train to go on from it, choose another --model_dir, "
                 "or delete the directory",
             )
-        return Origin(newest, own=True)
+    else:
+        newest, _ = latest_checkpoint(model_dir)
+        if newest is not None:
+            return Origin(newest, own=True)
     if fine_tune_checkpoint:
-        return Origin(resolve(fine_tune_checkpoint, fine_tune_checkpoint)[0])
+        found, _ = resolve(fine_tune_checkpoint, fine_tune_checkpoint)
+        return Origin(found, keep_position=continue_train)
     return Origin()
 
 
-def restore_trainer(trainer: Trainer, origin: Origin, *, ignore_optimizer: bool = False) -> None:
+def restore_trainer(
+    trainer: Trainer,
+    origin: Origin,
+    *,
+    train_config: TrainConfig | None = None,
+    ignore_optimizer: bool = False,
+) -> None:
     """Brings a trainer to the state of its origin.
 
-    Of its own checkpoint everything comes back: weights, optimizer, schedules, random state,
-    data position, train metrics. Of another run's only weights and optimizer states.
+    Of its own checkpoint everything comes back: weights, optimizer, averages, schedules, random
+    state, data position, train metrics. Of another run's only weights, optimizer states and
+    averages, and on demand the data position.
+
+    Args:
+        trainer: fresh.
+        origin: what `find_origin` returned.
+        train_config: how parameters are renamed, and what happens to tables that have changed.
+        ignore_optimizer: leave the optimizer as it is.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or does not fit.
     """
     if origin.checkpoint is None:
         return
-    report = restore_model(trainer.model, origin.checkpoint)
-    log = logger.info if report.exact else logger.warning
-    log("weights of %s: %s", origin.checkpoint, report)
-    if not ignore_optimizer:
-        trainer.optimizer.init_state()
-        optimizer_report = restore_optimizer(trainer.optimizer, origin.checkpoint)
-        if not optimizer_report.exact:
-            logger.warning("optimizer states of %s: %s", origin.checkpoint, optimizer_report)
+    config = train_config or TrainConfig()
+    renamed = "" if origin.own else config.fine_tune_ckpt_param_map
+    with open_checkpoint(
+        trainer.model,
+        origin.checkpoint,
+        param_map=read_param_map(renamed) if renamed else {},
+        on_mismatch=TableMismatch.Name(config.on_table_mismatch).lower(),
+    ) as restorer:
+        _restore_learnt(
+            trainer,
+            origin,
+            restorer,
+            ignore_optimizer=ignore_optimizer,
+            sparse_optimizer=which_field(config.sparse_optimizer, "optimizer") or "",
+        )
     if origin.own:
         _restore_progress(trainer, origin.checkpoint)
+    elif origin.keep_position:
+        _restore_position(trainer, origin.checkpoint, epochs=False)
 
 
-def _restore_progress(trainer: Trainer, checkpoint: Path) -> None:
-    stored = read_trainer_state(checkpoint)
-    if not stored:
-        raise CheckpointError(
-            f"{checkpoint} has no trainer_state.pt: it was not written by this program",
-            hint="start a new run with --fine_tune_checkpoint",
+def _restore_learnt(
+    trainer: Trainer,
+    origin: Origin,
+    restorer: Restorer,
+    *,
+    ignore_optimizer: bool,
+    sparse_optimizer: str,
+) -> None:
+    _log("weights", origin, restorer.weights())
+    if not ignore_optimizer:
+        trainer.optimizer.init_state()
+        report = restorer.optimizer(
+            trainer.optimizer, resume=origin.own, sparse_optimizer=sparse_optimizer
         )
-    for scheduler, state in zip(trainer.optimizer.schedulers, stored["schedulers"], strict=True):
-        scheduler.load_state_dict(state)
-    for hook in trainer.hooks:
-        if hook.name in stored["hooks"]:
-            hook.load_state_dict(stored["hooks"][hook.name])
-    trainer.base_model.load_train_metric_state(stored["train_metrics"])
-    trainer.state.load_state_dict(stored["state"])
-    _restore_position(trainer, checkpoint)
+        _log("optimizer states", origin, report)
+    if trainer.ema is not None:
+        _log("averaged weights", origin, restorer.averages(trainer.ema))
 
 
-def _restore_position(trainer: Trainer, checkpoint: Path) -> None:
-    data = read_data_position(checkpoint)
-    if data is None:
+def _log(what: str, origin: Origin, report: RestoreReport) -> None:
+    """One line where everything fits, else a table of what does not."""
+    if report.exact and not report.renamed:
+        logger.info("%s of %s: %d restored", what, origin.checkpoint, len(report.matched))
+    else:
+        log = logger.info if report.exact else logger.warning
+        log("%s of %s\n%s", what, origin.checkpoint, report.table())
+
+
+def _restore_progress(trainer: Trainer, checkpoint: Location) -> None:
+    stored = read_trainer_state(checkpoint)
+    if stored:
+        _restore_schedules(trainer, stored)
+        for hook in trainer.hooks:
+            if hook.name in stored["hooks"]:
+                hook.load_state_dict(stored["hooks"][hook.name])
+        trainer.base_model.load_train_metric_state(stored["train_metrics"])
+        trainer.state.load_state_dict(stored["state"])
+        _restore_position(trainer, checkpoint)
+    else:
+        _continue_foreign(trainer, checkpoint)
+    logger.info(
+        "going on after step %s, pass %d, %s rows of it are read",
+        f"{trainer.state.last_step:,}",
+        trainer.state.epoch + 1,
+        f"{trainer.state.position.num_rows:,}",
+    )
+
+
+def _restore_schedules(trainer: Trainer, stored: dict[str, Any]) -> None:
+    schedules, states = trainer.optimizer.schedulers, stored["schedulers"]
+    if len(schedules) == len(states):
+        for schedule, state in zip(schedules, states, strict=True):
+            schedule.load_state_dict({**schedule.state_dict(), **state})
         return
-    # A step that was saved before its pass turned out to be over: only the position was renewed.
-    for _ in range(data["epoch"] - trainer.state.epoch):
-        for scheduler in trainer.optimizer.schedulers:
-            if scheduler.by_epoch:
-                scheduler.step()
-    trainer.state.epoch = data["epoch"]
+    logger.warning(
+        "the checkpoint has %d learning-rate schedules, the run has %d: they go on by the number "
+        "of steps and passes",
+        len(states),
+        len(schedules),
+    )
+    _wind(trainer, steps=stored["state"]["step"], epochs=stored["state"]["epoch"])
+
+
+def _wind(trainer: Trainer, *, steps: int, epochs: int) -> None:
+    """Brings schedules to where they are after so many steps and passes."""
+    for schedule in trainer.optimizer.schedulers:
+        if hasattr(schedule, "observe"):  # follows evaluations, which are not known
+            continue
+        done = epochs if schedule.by_epoch else steps
+        schedule.load_state_dict({**schedule.state_dict(), "t": done})
+
+
+def _continue_foreign(trainer: Trainer, checkpoint: Location) -> None:
+    """Goes on from a checkpoint of another program, which says the step and finished passes."""
+    data = read_data_position(checkpoint) or {}
+    trainer.state.step = step_of(checkpoint) + 1
+    trainer.state.epoch = int(data.get(_FOREIGN_EPOCHS, 0))
+    _restore_watermark(trainer, data)
+    _wind(trainer, steps=trainer.state.step, epochs=trainer.state.epoch)
+    logger.warning(
+        "%s was not written by this program: which rows of the pass were read is unknown, so the "
+        "pass starts anew; random state and train metrics start afresh",
+        checkpoint,
+    )
+
+
+def _restore_position(trainer: Trainer, checkpoint: Location, *, epochs: bool = True) -> None:
+    data = read_data_position(checkpoint)
+    if data is None or "position" not in data:
+        return
+    if epochs:
+        # A step that was saved before its pass turned out to be over: only the position was
+        # renewed.
+        for _ in range(data["epoch"] - trainer.state.epoch):
+            for scheduler in trainer.optimizer.schedulers:
+                if scheduler.by_epoch:
+                    scheduler.step()
+        trainer.state.epoch = data["epoch"]
     trainer.state.position = DataPosition.from_json(data["position"])
+    _restore_watermark(trainer, data)
+
+
+def _restore_watermark(trainer: Trainer, data: dict[str, Any]) -> None:
+    for hook in trainer.hooks:
+        if isinstance(hook, CheckpointHook):
+            hook.event_time.watermark = float(data.get(WATERMARK, -1))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from tzrec.optim.sparse_parameters import split_sparse_parameters, table_configs
 from tzrec.training.hooks.progress import ProgressHook
+from tzrec.training.timing import PARTS, PartTimer
 from tzrec.training.trainer import Loader, Trainer
 
 _WIDTH = 14
@@ -20,7 +21,7 @@ def start_summary(
     trainer: Trainer,
     *,
     features: Sequence[Any],
-    model_dir: str | Path,
+    model_dir: str | os.PathLike[str],
     batch_size: int,
     eval_loader: Loader | None,
     mixed_precision: str,
@@ -52,14 +53,32 @@ def start_summary(
 
 
 def final_summary(
-    trainer: Trainer, progress: ProgressHook, *, metrics: dict[str, float], model_dir: str | Path
+    trainer: Trainer,
+    progress: ProgressHook,
+    *,
+    metrics: dict[str, float],
+    model_dir: str | os.PathLike[str],
+    best: str = "",
+    notes: Sequence[str] = (),
 ) -> str:
-    """Returns the lines shown after the last step: rows/s, loss, metrics, where things are."""
-    busy = progress.training_seconds
-    rate = progress.num_rows / busy if busy > 0 else 0.0
+    """Returns the lines shown after the last step: rows/s, loss, metrics, where things are.
+
+    Args:
+        trainer: after its last step.
+        progress: what it counted.
+        metrics: of the last evaluation.
+        model_dir: the run.
+        best: the best checkpoint, "" = unknown.
+        notes: what was left out or looks wrong, one line each.
+    """
+    timer = trainer.timer
+    rate = progress.num_rows / timer.training if timer.training > 0 else 0.0
+    passes = f" ({trainer.state.epoch} passes)" if trainer.state.epoch > 1 else ""
     lines = {
-        "steps": f"{trainer.state.step:,}",
-        "time": f"{busy:,.1f} s training, {progress.paused_seconds:,.1f} s evaluation",
+        "steps": f"{trainer.state.step:,}{passes}",
+        "time": f"{timer.training:,.1f} s training, {timer.seconds['saving']:,.1f} s saving, "
+        f"{timer.seconds['evaluation']:,.1f} s evaluation",
+        "": _shares(timer),
         "speed": f"{rate:,.0f} rows/s",
     }
     if trainer.stop_reason:
@@ -68,9 +87,30 @@ def final_summary(
         lines["last loss"] = _values(progress.last_losses)
     if metrics:
         lines["evaluation"] = _values(metrics)
+    if notes:
+        lines["note"] = f"\n{' ' * (_WIDTH + 2)}".join(notes)
     if trainer.state.step:
         lines["checkpoint"] = f"{model_dir}/model.ckpt-{trainer.state.last_step}"
+    if best:
+        lines["best"] = best
+    lines["go on"] = f"tzrec train {model_dir}/pipeline.config --continue{_further(trainer)}"
     return _table(lines)
+
+
+def _shares(timer: PartTimer) -> str:
+    """Returns the parts of the training time in percent."""
+    parts = [part for part in PARTS if part not in ("saving", "evaluation")]
+    whole = timer.training or 1.0
+    return " ".join(f"{part} {100 * timer.seconds[part] / whole:.0f}%" for part in parts)
+
+
+def _further(trainer: Trainer) -> str:
+    """Returns the edit that lets a finished run go on, "" for one that can."""
+    if trainer.num_steps and trainer.state.step >= trainer.num_steps:
+        return f" --set train_config.num_steps={2 * trainer.num_steps}"
+    if trainer.num_epochs and trainer.state.epoch >= trainer.num_epochs:
+        return f" --set train_config.num_epochs={trainer.num_epochs + 1}"
+    return ""
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

@@ -74,7 +74,7 @@ BOUNDS: Mapping[str, str] = {
     "GradClipping.max_gradient": "(0, inf)",
     "GradClipping.norm_type": "(0, inf]",
     "EvalConfig.log_step_count_steps": "[1, inf)",
-    "EMAConfig.decay": "[0, 1]",
+    "EMAConfig.decay": "[0, 1)",
     "ExponentialDecayLR.decay_size": "[1, inf)",
     "ExponentialDecayLR.decay_factor": "(0, inf)",
     "CosineAnnealingLR.T_max": "[1, inf)",

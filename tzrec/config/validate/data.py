@@ -45,6 +45,7 @@ def readers(context: Context) -> Iterator[Problem]:
                 f"is {chosen}, but {name} is read by {asked[0]}: {getattr(config, name)}",
                 f"write dataset_type: {asked[0]} or remove it",
             )
+            return
         elif not asked and not chosen:
             yield Problem(
                 "data_config.dataset_type",
@@ -146,7 +147,7 @@ def input_fields(context: Context) -> Iterator[Problem]:
                     yield Problem("data_config.input_fields_str", f"{part.strip()!r} {problem}")
     if not names:
         return
-    for column, where, what in needed_columns(context):
+    for column, where, what in [*needed_columns(context), *other_columns(context)]:
         if column not in names:
             yield Problem(
                 where,
@@ -182,6 +183,34 @@ def needed_columns(context: Context) -> Iterator[tuple[str, str, str]]:
         yield name, f"data_config.sample_weight_fields[{index}]", "sample weight"
 
 
+def other_columns(context: Context) -> Iterator[tuple[str, str, str]]:
+    """Yields column, config path and kind of what is read but not learnt from."""
+    data = context.config.data_config
+    if data.sample_cost_field and data.batch_cost_size:
+        yield data.sample_cost_field, "data_config.sample_cost_field", "cost"
+    if data.event_time_field and not context.for_serving:
+        yield data.event_time_field, "data_config.event_time_field", "event time"
+
+
+def costs(context: Context) -> Iterator[Problem]:
+    """Batches by cost know the costs."""
+    data = context.config.data_config
+    if data.batch_cost_size and not data.sample_cost_field:
+        yield Problem(
+            "data_config.sample_cost_field",
+            "is missing: batch_cost_size adds up the costs of rows",
+            'write sample_cost_field: "…", the column with the cost of a row, or remove '
+            "batch_cost_size",
+        )
+    elif data.sample_cost_field and not data.batch_cost_size:
+        yield warning("data_config.sample_cost_field", "has no effect without batch_cost_size")
+    elif data.batch_cost_size and data.drop_remainder:
+        yield warning(
+            "data_config.drop_remainder",
+            "has no effect with batch_cost_size: such batches are never full",
+        )
+
+
 def masks(context: Context) -> Iterator[Problem]:
     """Masks have something to mask."""
     data = context.config.data_config
@@ -195,4 +224,4 @@ def masks(context: Context) -> Iterator[Problem]:
         yield warning("data_config.negative_sample_mask_prob", "has no effect without a sampler")
 
 
-RULES = (readers, labels, csv, separators, input_fields, masks)
+RULES = (readers, labels, csv, separators, input_fields, costs, masks)

@@ -87,8 +87,8 @@ def query_fits(path: str, kind: str, query: int | None, sequence: int | None) ->
             f"{kind} compares the sequence with a query, and the group has none",
             "add a feature that is no sequence, such as the id of the candidate item",
         )
-    elif query is None or sequence is None:
-        return
+    elif query is None or not sequence:
+        return  # a group without a sequence is reported as such
     elif kind == "din_encoder" and query > sequence:
         yield Problem(
             path,

@@ -27,6 +27,8 @@ def names(context: Context) -> Iterator[Problem]:
     for feature in context.features:
         name = feature.name
         if not feature.config.feature_name:
+            if feature.config.HasField("feature_name"):
+                yield Problem(f"{feature.path}.feature_name", "is empty")
             continue  # reported as missing
         if name in seen:
             yield Problem(
@@ -267,6 +269,21 @@ def sequences(context: Context) -> Iterator[Problem]:
                 yield Problem(here, "is empty: choose id_feature or raw_feature")
 
 
+def steps(context: Context) -> Iterator[Problem]:
+    """What a sequence is made of is said about sequences."""
+    for feature in _supported(context):
+        if feature.is_sequence:
+            continue
+        written = {field.name for field, _ in feature.config.ListFields()}
+        for name in ("sequence_length", "sequence_delim", "sequence_fields"):
+            if name in written:
+                yield warning(
+                    f"{feature.path}.{name}",
+                    f"has no effect: feature {feature.name!r} is no sequence",
+                    f"sequence_{feature.kind} is one",
+                )
+
+
 def stubs(context: Context) -> Iterator[Problem]:
     """A stub exists for feature generation only."""
     grouped = context.grouped_features
@@ -291,5 +308,6 @@ RULES = (
     defaults,
     initialisers,
     sequences,
+    steps,
     stubs,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -91,6 +92,43 @@ class Context:
         """Whether a schema problem lies at or below ``prefix``."""
         return any(
             path == prefix or path.startswith((f"{prefix}.", f"{prefix}[")) for path in self.broken
+        )
+
+    def is_misspelt(self, section: str) -> bool:
+        """Whether an unknown field at the top was probably meant to be ``section``."""
+        known = EasyRecConfig.DESCRIPTOR.fields_by_name
+        unknown = [path for path in self.broken if path.isidentifier() and path not in known]
+        return any(difflib.get_close_matches(u, known, n=1) == [section] for u in unknown)
+
+    @functools.cached_property
+    def knows_all_names(self) -> bool:
+        """Whether the name of every feature could be read."""
+        for wrapper in self.config.feature_configs:
+            kind = which_field(wrapper, "feature")
+            if kind is None:
+                return False
+            message = getattr(wrapper, kind)
+            parts = (
+                [message]
+                if kind != "sequence_feature"
+                else [
+                    getattr(sub, which_field(sub, "feature") or "", None)
+                    for sub in message.features
+                ]
+            )
+            if kind == "sequence_feature" and not message.sequence_name:
+                return False
+            if any(part is None or not part.feature_name for part in parts):
+                return False
+        return not self.is_misspelt("feature_configs")
+
+    @property
+    def has_twin_models(self) -> bool:
+        """Whether two models were written, so that the one that is kept says little."""
+        members = self.config.model_config.DESCRIPTOR.oneofs_by_name["model"].fields
+        return any(
+            f"model_config.{member.name}" in self.broken and member.name != self.model_field
+            for member in members
         )
 
     def group_path(self, name: str) -> str:

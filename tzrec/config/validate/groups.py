@@ -37,29 +37,30 @@ def names(context: Context) -> Iterator[Problem]:
 
 def members(context: Context) -> Iterator[Problem]:
     """Groups name configured features, each once."""
+    known = context.features_by_name
+    missing: dict[str, list[tuple[str, str]]] = {}
+    for path, group, feature_names in _listed(context):
+        times = Counter(feature_names)
+        for index, name in enumerate(feature_names):
+            where = f"{path}.feature_names[{index}]"
+            if name not in known:
+                missing.setdefault(name, []).append((where, group))
+            elif times.pop(name, 0) > 1:
+                yield Problem(where, f"feature {name!r} is more than once in group {group!r}")
+    for name, places in missing.items() if context.knows_all_names else ():
+        groups = list(dict.fromkeys(group for _, group in places))
+        of = f"group{'s' if len(groups) > 1 else ''} {quoted(groups)}"
+        near = _nested_name(name, known) or did_you_mean(name, known)
+        yield Problem(places[0][0], f"feature {name!r} of {of} is not configured{near}")
+
+
+def _listed(context: Context) -> Iterator[tuple[str, str, list[str]]]:
+    """Yields config path, name and features of every group, nested ones too."""
     for path, group in _groups(context):
-        yield from _members(context, path, group.group_name, group.feature_names)
+        yield path, group.group_name, list(group.feature_names)
         for index, sub in enumerate(group.sequence_groups):
             name = sub.group_name or group.group_name
-            yield from _members(
-                context, f"{path}.sequence_groups[{index}]", name, sub.feature_names
-            )
-
-
-def _members(
-    context: Context, path: str, group: str, feature_names: Iterable[str]
-) -> Iterator[Problem]:
-    known = context.features_by_name
-    times = Counter(feature_names)
-    for index, name in enumerate(feature_names):
-        where = f"{path}.feature_names[{index}]"
-        if name not in known:
-            if not context.is_broken("feature_configs"):
-                near = _nested_name(name, known) or did_you_mean(name, known)
-                what = f"feature {name!r} of group {group!r} is not configured{near}"
-                yield Problem(where, what)
-        elif times.pop(name, 0) > 1:
-            yield Problem(where, f"feature {name!r} is more than once in group {group!r}")
+            yield f"{path}.sequence_groups[{index}]", name, list(sub.feature_names)
 
 
 def _nested_name(name: str, known: Iterable[str]) -> str:

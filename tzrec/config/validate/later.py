@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from typing import Any
 
-from tzrec.config import specs
 from tzrec.config.messages import which_field
 from tzrec.config.model_facts import MODELS
+from tzrec.config.no_ops import NO_OPS
 from tzrec.config.problem import Problem, unsupported, warning
 from tzrec.config.validate.data import LATER_READERS, dataset_type_of
 from tzrec.config.validate.frame import Context, quoted
 from tzrec.protos.data_pb2 import FG_NONE, DatasetType, FgMode
 from tzrec.protos.model_pb2 import PYTORCH, Kernel
 
+# `tzrec.config.validate.data` speaks about masks.
+_SAID_WITH_DATA = ("data_config.negative_sample_mask_prob",)
 _LATER = "comes with a later version"
 
 
@@ -72,51 +76,27 @@ def data(context: Context) -> Iterator[Problem]:
             yield unsupported(
                 name, f"reader {kind} {_LATER}", "give files that end in .parquet or .csv"
             )
-    for name in ("sample_cost_field", "batch_cost_size"):
-        if data_config.HasField(name):
-            yield unsupported(f"data_config.{name}", f"batches by cost ({name}) come later")
 
 
 def training(context: Context) -> Iterator[Problem]:
-    """Optimizers and training parts."""
+    """Training parts."""
     train = context.config.train_config
     if context.for_serving:
         return
-    sparse = which_field(train.sparse_optimizer, "optimizer")
-    if sparse and sparse not in specs.SPARSE_OPTIMIZERS:
-        yield unsupported(
-            f"train_config.sparse_optimizer.{sparse}",
-            f"sparse optimizer {sparse} {_LATER}",
-            f"this version has {', '.join(specs.SPARSE_OPTIMIZERS)}",
-        )
     if train.HasField("delta_embedding_dump_config"):
         yield unsupported(
             "train_config.delta_embedding_dump_config", f"dumping changed embedding rows {_LATER}"
         )
-    for name in ("save_checkpoints_timestamp_interval", "save_checkpoints_timestamps"):
-        if getattr(train, name):
-            yield unsupported(f"train_config.{name}", f"checkpoints by event time {_LATER}")
-    if train.dense_optimizer.HasField("ema"):
-        yield unsupported("train_config.dense_optimizer.ema", f"averaging of weights {_LATER}")
-    if train.is_profiling:
-        yield unsupported("train_config.is_profiling", f"profiling {_LATER}")
-    if train.fine_tune_ckpt_param_map:
-        yield unsupported(
-            "train_config.fine_tune_ckpt_param_map", f"renaming restored parameters {_LATER}"
-        )
-    if train.grad_clipping.enable_global_grad_clip:
-        yield unsupported(
-            "train_config.grad_clipping.enable_global_grad_clip",
-            f"clipping over all processes {_LATER}",
-        )
 
 
 def no_effect(context: Context) -> Iterator[Problem]:
-    """Switches that change what is shown or how fast, never what is learnt."""
-    for index, name in enumerate(context.config.train_config.tensorboard_summaries):
-        if name in specs.TENSORBOARD_SUMMARIES and name not in specs.SHOWN_SUMMARIES:
-            where = f"train_config.tensorboard_summaries[{index}]"
-            yield warning(where, f"summary {name!r} is not written yet")
+    """Switches that change how fast something is learnt, or nothing at all."""
+    for where, why in NO_OPS.items():
+        *parents, name = where.split(".")
+        message: Any = functools.reduce(getattr, parents, context.config)
+        default = message.DESCRIPTOR.fields_by_name[name].default_value
+        if getattr(message, name) != default and where not in _SAID_WITH_DATA:
+            yield warning(where, f"has no effect: {why}")
     kernel = context.config.model_config.kernel
     if kernel != PYTORCH:
         yield warning(
@@ -127,9 +107,13 @@ def no_effect(context: Context) -> Iterator[Problem]:
 
 def placement(context: Context) -> Iterator[Problem]:
     """Placement constraints change where tables live, never what is learnt."""
-    text = "placement constraints have no effect yet: the tables are placed automatically"
     if context.config.train_config.HasField("global_embedding_constraints"):
-        yield warning("train_config.global_embedding_constraints", text)
+        yield warning(
+            "train_config.global_embedding_constraints",
+            "has an effect in several processes or on a GPU only: one process on a CPU keeps "
+            "every table whole",
+        )
+    text = "placement constraints have no effect yet: the tables are placed automatically"
     marked = [
         feature
         for feature in context.features

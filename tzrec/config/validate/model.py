@@ -12,7 +12,7 @@ from tzrec.errors import did_you_mean
 
 
 def _facts(context: Context) -> ModelFacts | None:
-    return MODELS.get(context.model_type)
+    return None if context.has_twin_models else MODELS.get(context.model_type)
 
 
 def required_groups(context: Context) -> Iterator[Problem]:

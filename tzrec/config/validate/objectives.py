@@ -7,7 +7,7 @@ from typing import Any
 
 from tzrec.config.messages import which_field
 from tzrec.config.model_facts import MODELS
-from tzrec.config.problem import Problem, unsupported
+from tzrec.config.problem import Problem, unsupported, warning
 from tzrec.config.specs import (
     LOSSES,
     METRICS,
@@ -69,6 +69,25 @@ def losses(context: Context) -> Iterator[Problem]:
         elif name in seen:
             yield Problem(f"{here}.{name}", f"loss {name} is given twice")
         seen.add(name or "")
+
+
+def silent_losses(context: Context) -> Iterator[Problem]:
+    """Every loss and every label is learnt from."""
+    facts = MODELS.get(context.model_type)
+    config = context.config
+    if facts is None or not facts.single_task or not facts.needs_loss or context.for_serving:
+        return
+    for index, wrapper in enumerate(config.model_config.losses):
+        if wrapper.weight == 0 and wrapper.HasField("weight"):
+            yield warning(f"model_config.losses[{index}].weight", "is 0: nothing is learnt from it")
+    for name in ("label_fields", "sample_weight_fields"):
+        for index, column in enumerate(getattr(config.data_config, name)):
+            if index and column:
+                yield warning(
+                    f"data_config.{name}[{index}]",
+                    f"{column!r} has no effect: {context.model_type} has one task and reads the "
+                    "first only",
+                )
 
 
 def num_class(context: Context) -> Iterator[Problem]:
@@ -192,7 +211,7 @@ def row_groups(context: Context) -> Iterator[Problem]:
 
 def _id_feature(context: Context, where: str, name: str) -> Iterator[Problem]:
     feature = context.features_by_name.get(name)
-    if not name or context.is_broken("feature_configs"):
+    if not name or (feature is None and not context.knows_all_names):
         return  # a missing name is reported as such
     if feature is None:
         ids = [known.name for known in context.features if known.is_sparse]
@@ -215,4 +234,4 @@ def pareto(context: Context) -> Iterator[Problem]:
         )
 
 
-RULES = (losses, num_class, metrics, row_groups, pareto)
+RULES = (losses, silent_losses, num_class, metrics, row_groups, pareto)

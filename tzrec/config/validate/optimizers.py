@@ -11,9 +11,11 @@ from tzrec.config.messages import which_field
 from tzrec.config.problem import Problem, warning
 from tzrec.config.specs import DENSE_OPTIMIZERS, SPARSE_OPTIMIZERS
 from tzrec.config.validate.frame import Context
+from tzrec.protos.optimizer_pb2 import NONE
 
 _HIGH_RATE = 10.0
 _RATES = "constant_learning_rate {}"
+_TRUST_RATIO = ("lars_sgd_optimizer", "lamb_optimizer", "partial_rowwise_lamb_optimizer")
 
 
 def optimizers(context: Context) -> Iterator[Problem]:
@@ -96,4 +98,36 @@ def check_manual(rate: Any, path: str, context: Context) -> Iterator[Problem]:
             break
 
 
-RULES = (optimizers,)
+def rows_that_stay(context: Context) -> Iterator[Problem]:
+    """LAMB and LARS steps are in proportion to the row's norm: zeros stay zeros."""
+    train = context.config.train_config
+    kind = which_field(train.sparse_optimizer, "optimizer")
+    if context.for_serving or kind not in _TRUST_RATIO:
+        return
+    for feature in context.features:
+        if "zeros_" in getattr(feature.config, "init_fn", ""):
+            yield warning(
+                f"{feature.path}.init_fn",
+                f"rows that start as zeros never move under {kind}: its steps are in proportion "
+                "to the norm of the row",
+                "leave init_fn out, or choose another sparse optimizer",
+            )
+
+
+def idle_constants(context: Context) -> Iterator[Problem]:
+    """Constants of the sparse optimizer that a switch beside them keeps from working."""
+    train = context.config.train_config
+    kind = which_field(train.sparse_optimizer, "optimizer")
+    if context.for_serving or kind is None:
+        return
+    message, path = getattr(train.sparse_optimizer, kind), f"train_config.sparse_optimizer.{kind}"
+    if message.HasField("max_gradient") and not message.gradient_clipping:
+        what = "has no effect without gradient_clipping: true"
+        yield warning(f"{path}.max_gradient", what)
+    decays = "weight_decay_mode" in message.DESCRIPTOR.fields_by_name and message.weight_decay != 0
+    if decays and message.weight_decay_mode == NONE:
+        what = "has no effect while weight_decay_mode is NONE"
+        yield warning(f"{path}.weight_decay", what, "choose weight_decay_mode: L2 or DECOUPLE")
+
+
+RULES = (optimizers, rows_that_stay, idle_constants)

@@ -81,9 +81,9 @@ def sections(context: Context) -> Iterator[Problem]:
     if not context.for_serving:
         needed.append("train_config")
     for name in needed:
-        if not config.HasField(name):
+        if not config.HasField(name) and not context.is_misspelt(name):
             yield Problem(name, f"is missing: write {name} {{ ... }}")
-    if not config.feature_configs:
+    if not config.feature_configs and not context.is_misspelt("feature_configs"):
         yield Problem(
             "feature_configs",
             "is missing: there is no feature",
@@ -92,7 +92,7 @@ def sections(context: Context) -> Iterator[Problem]:
     if context.for_serving:
         return
     for name, flag in (("train_input_path", "--train-input-path"), ("model_dir", "--model-dir")):
-        if not getattr(config, name).strip():
+        if not getattr(config, name).strip() and not context.is_misspelt(name):
             yield Problem(name, f"is missing: write {name} or give {flag}")
 
 

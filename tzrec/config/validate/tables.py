@@ -38,6 +38,8 @@ def table_uses(context: Context) -> Iterator[tuple[bool, str, _Use]]:
                 feature = context.features_by_name.get(name)
                 if feature is None or not feature.supported or not feature.is_sparse:
                     continue
+                if context.is_broken(feature.path):
+                    continue
                 wide = kind == "WIDE" and not stepwise
                 config = feature.config
                 asks = {
@@ -70,7 +72,7 @@ def sharing(context: Context) -> Iterator[Problem]:
     told = set()
     for stepwise, table, use in table_uses(context):
         known = first.setdefault((stepwise, table), use)
-        pair = (table, use.feature.name)
+        pair = (known.feature.name, use.feature.name)
         if known.feature.name == use.feature.name or pair in told:
             continue
         for what, value in use.asks.items():

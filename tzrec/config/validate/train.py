@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from tzrec.config.problem import Problem, warning
@@ -106,4 +107,46 @@ def best_checkpoint(context: Context) -> Iterator[Problem]:
         )
 
 
-RULES = (length, metric_watchers, epochs_and_steps, averaged_weights, best_checkpoint)
+def event_time(context: Context) -> Iterator[Problem]:
+    """Saving by event time needs rows with a time."""
+    train = context.config.train_config
+    if context.for_serving or context.config.data_config.event_time_field:
+        return
+    for name in ("save_checkpoints_timestamp_interval", "save_checkpoints_timestamps"):
+        if getattr(train, name):
+            yield Problem(
+                f"train_config.{name}",
+                "is set, but data_config.event_time_field is not, so no row has a time",
+                'write event_time_field: "…", the column with the seconds since 1970',
+            )
+
+
+def parameter_map(context: Context) -> Iterator[Problem]:
+    """A map of parameter names has something to rename, and exists."""
+    train = context.config.train_config
+    path, where = train.fine_tune_ckpt_param_map, "train_config.fine_tune_ckpt_param_map"
+    if not path or context.for_serving:
+        return
+    if not train.fine_tune_checkpoint:
+        yield warning(where, "has no effect without fine_tune_checkpoint")
+    elif "://" not in path and not os.path.isfile(path):
+        yield Problem(where, f"file {path!r} does not exist")
+
+
+def run_directory(context: Context) -> Iterator[Problem]:
+    """The run directory is one."""
+    path = context.config.model_dir
+    if path and "://" not in path and os.path.isfile(path):
+        yield Problem("model_dir", f"{path!r} is a file, must be a directory")
+
+
+RULES = (
+    run_directory,
+    parameter_map,
+    event_time,
+    length,
+    metric_watchers,
+    epochs_and_steps,
+    averaged_weights,
+    best_checkpoint,
+)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
+import os
 import re
-from pathlib import Path
+from collections.abc import Iterator
 
+from tzrec import storage
 from tzrec.constant import TRAIN_EVAL_RESULT_FILENAME
-from tzrec.errors import CheckpointError
+from tzrec.errors import CheckpointError, TzrecError, did_you_mean
 from tzrec.protos.export_pb2 import ExportConfig
 from tzrec.training.checkpoint.manifest import incomplete_because
+from tzrec.training.location import Location, location
+
+logger = logging.getLogger("tzrec")
 
 _NAME = re.compile(r"model\.ckpt-(\d+)$")
 
@@ -19,43 +26,64 @@ def checkpoint_name(step: int) -> str:
     return f"model.ckpt-{step}"
 
 
-def step_of(path: Path) -> int:
+def step_of(path: Location) -> int:
     """Returns the step in a checkpoint's name; 0 for a directory with another name."""
     match = _NAME.search(path.name)
     return int(match[1]) if match else 0
 
 
-def list_checkpoints(model_dir: str | Path) -> list[Path]:
-    """Returns the checkpoint directories of a run, oldest first, whole or not."""
-    root = Path(model_dir)
-    if not root.is_dir():
-        return []
-    found = [path for path in root.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+def list_checkpoints(model_dir: str | os.PathLike[str]) -> list[Location]:
+    """Returns the checkpoint directories of a run, oldest first, whole or not.
+
+    Raises:
+        CheckpointError: the directory cannot be listed.
+    """
+    root = location(model_dir)
+    try:
+        names = [name for name in storage.list_directory(root) if _NAME.fullmatch(name)]
+        found = [root / name for name in names if storage.is_directory(root / name)]
+    except TzrecError:
+        raise
+    except Exception as error:  # a remote file system may raise anything
+        raise CheckpointError(f"{model_dir} cannot be listed: {error}") from error
     return sorted(found, key=step_of)
 
 
-def latest_checkpoint(model_dir: str | Path) -> tuple[Path | None, int]:
+def newest_first(
+    model_dir: str | os.PathLike[str],
+) -> Iterator[tuple[Location, str | None]]:
+    """Yields the checkpoints of a run from the newest down, and why each cannot be used."""
+    for path in reversed(list_checkpoints(model_dir)):
+        yield path, incomplete_because(path)
+
+
+def latest_checkpoint(
+    model_dir: str | os.PathLike[str],
+) -> tuple[Location | None, int]:
     """Returns the newest whole checkpoint of a run and its step, or ``(None, -1)``.
 
-    A half-written checkpoint is passed over; `skipped_checkpoints` tells which.
+    A half-written or damaged checkpoint is passed over with a warning.
     """
-    for path in reversed(list_checkpoints(model_dir)):
-        if incomplete_because(path) is None:
+    for path, reason in newest_first(model_dir):
+        if reason is None:
             return path, step_of(path)
+        logger.warning("passing over %s: %s", path, reason)
     return None, -1
 
 
-def skipped_checkpoints(model_dir: str | Path) -> dict[Path, str]:
+def skipped_checkpoints(model_dir: str | os.PathLike[str]) -> dict[Location, str]:
     """Returns the checkpoints that cannot be used, and why."""
-    reasons = {path: incomplete_because(path) for path in list_checkpoints(model_dir)}
-    return {path: reason for path, reason in reasons.items() if reason is not None}
+    return {path: reason for path, reason in newest_first(model_dir) if reason is not None}
 
 
-def best_checkpoint(model_dir: str | Path, export_config: ExportConfig) -> tuple[Path, int]:
+def best_checkpoint(
+    model_dir: str | os.PathLike[str], export_config: ExportConfig
+) -> tuple[Location, int]:
     """Returns the checkpoint with the best evaluation in ``train_eval_result_v2.txt``.
 
-    The metric is ``export_config.best_exporter_metric`` (default ``auc``); of equal values
-    the earliest wins. Without any evaluation the newest checkpoint is returned.
+    The metric is ``export_config.best_exporter_metric``; where it is not written, the only one
+    that was evaluated, else ``auc``. Of equal values the earliest wins, NaN never does. Without
+    any evaluation the newest checkpoint is returned.
 
     Raises:
         CheckpointError: the metric was not evaluated, or the best checkpoint is gone.
@@ -66,17 +94,13 @@ def best_checkpoint(model_dir: str | Path, export_config: ExportConfig) -> tuple
         if path is None:
             raise _nothing_in(model_dir)
         return path, step
-    metric = export_config.best_exporter_metric
-    missing = [row for row in results if metric not in row]
-    if missing:
-        known = ", ".join(sorted(set(missing[0]) - {"global_step"}))
-        raise CheckpointError(
-            f"export_config.best_exporter_metric: {metric!r} was not evaluated; there is {known}",
-            hint="set export_config.best_exporter_metric to one of these",
-        )
+    metric = _best_metric(results, export_config)
     sign = 1 if export_config.metric_larger_is_better else -1
-    best = max(results, key=lambda row: sign * row[metric])
-    path = Path(model_dir) / checkpoint_name(int(best["global_step"]))
+    comparable = [row for row in results if not math.isnan(row[metric])]
+    if not comparable:
+        raise CheckpointError(f"{metric} is NaN in every evaluation, so none is the best")
+    best = max(comparable, key=lambda row: sign * row[metric])
+    path = location(model_dir) / checkpoint_name(int(best["global_step"]))
     reason = incomplete_because(path)
     if reason is not None:
         raise CheckpointError(
@@ -86,21 +110,51 @@ def best_checkpoint(model_dir: str | Path, export_config: ExportConfig) -> tuple
     return path, int(best["global_step"])
 
 
-def read_results(model_dir: str | Path) -> list[dict[str, float]]:
+def _best_metric(results: list[dict[str, float]], export_config: ExportConfig) -> str:
+    metric = export_config.best_exporter_metric
+    known = sorted(set().union(*results) - {"global_step"})
+    if not export_config.HasField("best_exporter_metric") and len(known) == 1:
+        return known[0]
+    missing = [row for row in results if metric not in row]
+    if missing:
+        there = ", ".join(sorted(set(missing[0]) - {"global_step"}))
+        where = f" at step {int(missing[0]['global_step'])}" if metric in known else ""
+        raise CheckpointError(
+            f"export_config.best_exporter_metric: {metric!r} was not evaluated{where}; "
+            f"there is {there}",
+            hint="set export_config.best_exporter_metric to one of these",
+        )
+    return metric
+
+
+def read_results(model_dir: str | os.PathLike[str]) -> list[dict[str, float]]:
     """Returns the evaluations of a run in the order they were made, one per step.
 
-    A resumed run that evaluates a step again replaces the earlier line.
+    A resumed run that evaluates a step again replaces the earlier line. A line that a killed run
+    left unfinished is passed over with a warning.
     """
-    path = Path(model_dir) / TRAIN_EVAL_RESULT_FILENAME
-    if not path.exists():
+    path = location(model_dir) / TRAIN_EVAL_RESULT_FILENAME
+    if not storage.exists(path):
         return []
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    return list({int(row["global_step"]): row for row in rows}.values())
+    with storage.open_file(path, "r", encoding="utf-8") as stream:
+        lines = stream.read().split("\n")
+    rows: dict[int, dict[str, float]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            rows[int(row["global_step"])] = row
+        except (ValueError, KeyError, TypeError):
+            logger.warning("passing over %s:%d, no evaluation: %.80r", path, number, line)
+    return list(rows.values())
 
 
 def resolve(
-    model_dir: str | Path, checkpoint: str | None, export_config: ExportConfig | None = None
-) -> tuple[Path, int]:
+    model_dir: str | os.PathLike[str],
+    checkpoint: str | None,
+    export_config: ExportConfig | None = None,
+) -> tuple[Location, int]:
     """Returns the checkpoint directory that a user means.
 
     Args:
@@ -122,16 +176,18 @@ def resolve(
         if path is None:
             raise _nothing_in(model_dir)
         return path, step
-    return _from_path(Path(checkpoint))
+    return _from_path(location(checkpoint))
 
 
-def _from_path(path: Path) -> tuple[Path, int]:
-    if not path.is_dir():
-        raise CheckpointError(f"checkpoint {path} does not exist")
-    if (path / "model").is_dir() or (path / "optimizer").is_dir():
+def _from_path(path: Location) -> tuple[Location, int]:
+    if not storage.is_directory(path):
+        near = did_you_mean(str(path), ("best", "latest"))
+        what = "is a file, not a directory" if storage.exists(path) else f"does not exist{near}"
+        raise CheckpointError(f"checkpoint {path} {what}", hint=_near(path))
+    if any(storage.is_directory(path / part) for part in ("model", "optimizer")):
         reason = incomplete_because(path)
         if reason is not None:
-            raise CheckpointError(f"checkpoint {path} cannot be used: {reason}")
+            raise CheckpointError(f"checkpoint {path} cannot be used: {reason}", hint=_near(path))
         return path, step_of(path)
     found, step = latest_checkpoint(path)
     if found is None:
@@ -139,7 +195,13 @@ def _from_path(path: Path) -> tuple[Path, int]:
     return found, step
 
 
-def _nothing_in(model_dir: str | Path) -> CheckpointError:
+def _near(path: Location) -> str:
+    """Returns the checkpoints beside a path, as a hint."""
+    beside = [other.name for other in list_checkpoints(path.parent) if other.name != path.name]
+    return f"{path.parent} holds {', '.join(beside[-5:])}" if beside else ""
+
+
+def _nothing_in(model_dir: str | os.PathLike[str]) -> CheckpointError:
     skipped = skipped_checkpoints(model_dir)
     if skipped:
         listed = "; ".join(f"{path.name}: {why}" for path, why in skipped.items())

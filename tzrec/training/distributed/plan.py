@@ -87,7 +87,10 @@ def make_plan(
     assert group is not None, "distribute() needs a process group"
     try:
         return planner.collective_plan(model, list(sharders), group)
-    except PlannerError as error:
+    except (PlannerError, RuntimeError) as error:
+        # TorchRec has no error of its own for constraints that leave nothing.
+        if not isinstance(error, PlannerError) and "No available sharding" not in str(error):
+            raise
         raise PlanError(
             f"the embedding tables cannot be placed on {dist.get_world_size()} x {device.type}: "
             f"{error}",

@@ -7,7 +7,8 @@ Otherwise TorchRec shards them as fused tables.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import logging
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from torchrec.distributed.model_parallel import (
     DistributedModelParallel,
 )
 from torchrec.distributed.types import ShardingEnv
+from torchrec.modules.embedding_configs import PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 
 from tzrec.errors import ConfigError, Unsupported
@@ -32,9 +34,24 @@ from tzrec.optim.sparse_parameters import split_sparse_parameters
 from tzrec.protos.train_pb2 import TrainConfig
 from tzrec.training.distributed.plan import create_sharders, make_plan
 
+logger = logging.getLogger("tzrec")
+
 Kernels = Literal["auto", "torchrec"]
 
 _FROZEN = UpdateRule("sgd", 0.0)
+
+# TorchRec cannot store the momentum of FBGEMM's lars_sgd; FBGEMM has no adadelta and no rmsprop.
+_CLASSES: Mapping[str, type[torch.optim.Optimizer]] = {
+    "sgd": torchrec_optim.SGD,
+    "adagrad": torchrec_optim.Adagrad,
+    "rowwise_adagrad": torchrec_optim.RowWiseAdagrad,
+    "adam": torchrec_optim.Adam,
+    "partial_rowwise_adam": torchrec_optim.PartialRowWiseAdam,
+    "lamb": torchrec_optim.LAMB,
+    "partial_rowwise_lamb": torchrec_optim.PartialRowWiseLAMB,
+}
+# Those that FBGEMM has for a CPU.
+_CPU_KINDS = ("sgd", "adagrad", "rowwise_adagrad")
 
 
 def distribute(
@@ -71,14 +88,26 @@ def distribute(
         model = _replace_collections(model, rule, {id(weight) for weight in frozen})
         tables: dict[str, nn.Parameter] = {}
     else:
-        _refuse_inexact(rule, device, [*trainable, *frozen])
+        tables = _table_weights(model)
+        _refuse_inexact(rule, device, model, tables)
+        _warn_of_accumulation(train_config)
         _attach(trainable, rule or _FROZEN)
         _attach(frozen, _FROZEN)
-        tables = _table_weights(model)
     wrapped = _wrap(model, tables, device=device, train_config=train_config)
     if rule is not None and tables:
         _fill_accumulators(wrapped, rule)
     return wrapped
+
+
+def _warn_of_accumulation(train_config: TrainConfig | None) -> None:
+    steps = train_config.gradient_accumulation_steps if train_config is not None else 1
+    if steps > 1 and dist.get_rank() == 0:
+        logger.warning(
+            "gradient_accumulation_steps: %d accumulates dense gradients only. With several "
+            "processes or on a GPU embedding tables move after every batch, by its share of the "
+            "mean gradient",
+            steps,
+        )
 
 
 def _wrap(
@@ -173,24 +202,40 @@ def _names_of(tables: Any, chosen: Collection[int]) -> set[str]:
 
 
 def _refuse_inexact(
-    rule: UpdateRule | None, device: torch.device, weights: Collection[nn.Parameter]
+    rule: UpdateRule | None, device: torch.device, model: nn.Module, tables: dict[str, nn.Parameter]
 ) -> None:
     """Raises for what TorchRec's kernels would not do, or would silently leave out."""
     where = "several processes" if device.type == "cpu" else "a GPU"
-    odd = sorted({weight.shape[1] for weight in weights if weight.shape[1] % 4})
+    odd = sorted({weight.shape[1] for weight in tables.values() if weight.shape[1] % 4})
     if odd:
         raise ConfigError(f"embedding_dim {odd[0]}: with {where} it must be a multiple of 4")
     if rule is None:
         return
     if rule.embedding_l2 != 0:
         raise Unsupported(f"embedding_l2 with {where} comes with a later version")
-    extras = rule.changes_gradient or rule.decays
-    if device.type == "cpu" and (rule.kind == "adam" or extras):
-        what = " with gradient_clipping or weight_decay" if extras else ""
+    kinds = _CPU_KINDS if device.type == "cpu" else tuple(_CLASSES)
+    what = ""
+    if rule.kind not in kinds:
+        what = rule.kind
+    elif device.type == "cpu" and rule.decays:
+        what = f"{rule.kind} with weight_decay"
+    elif device.type == "cpu" and rule.clips and _pools_means(model):
+        # Row-wise shards divide by the length before they clip, table-wise ones after it.
+        what = f"{rule.kind} with gradient_clipping and mean pooling"
+    if what:
         raise Unsupported(
-            f"sparse optimizer {rule.kind}{what} on a CPU with several processes",
-            hint="train in one process, or use sgd, adagrad or rowwise_adagrad as they are",
+            f"sparse optimizer {what} on {'a CPU with ' if device.type == 'cpu' else ''}{where}",
+            hint=f"train in one process on a CPU, or use {', '.join(kinds)}",
         )
+
+
+def _pools_means(model: nn.Module) -> bool:
+    return any(
+        config.pooling == PoolingType.MEAN
+        for module in model.modules()
+        if isinstance(module, EmbeddingBagCollection)
+        for config in module.embedding_bag_configs()
+    )
 
 
 def _attach(weights: Collection[nn.Parameter], rule: UpdateRule) -> None:
@@ -201,25 +246,20 @@ def _attach(weights: Collection[nn.Parameter], rule: UpdateRule) -> None:
 
 
 def _torchrec_optimizer(rule: UpdateRule) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    classes: dict[str, type[torch.optim.Optimizer]] = {
-        "sgd": torchrec_optim.SGD,
-        "adagrad": torchrec_optim.Adagrad,
-        "rowwise_adagrad": torchrec_optim.RowWiseAdagrad,
-        "adam": torchrec_optim.Adam,
-    }
     kwargs: dict[str, Any] = {"lr": rule.lr, "eps": rule.eps}
-    if rule.max_gradient != float("inf"):
+    if rule.clips:
         kwargs |= {"gradient_clipping": True, "max_gradient": rule.max_gradient}
-    if rule.kind == "adam":
-        # FBGEMM's Adam decays weights decoupled, by lr * weight_decay.
+    if rule.kind == "rowwise_adagrad":
+        if rule.weight_decay_mode != "none":
+            modes = {"l2": WeightDecayMode.L2, "decoupled": WeightDecayMode.DECOUPLE}
+            kwargs |= {
+                "weight_decay": rule.weight_decay,
+                "weight_decay_mode": modes[rule.weight_decay_mode],
+            }
+    elif rule.kind not in ("sgd", "adagrad"):
+        # FBGEMM's formulas say where weight decay enters.
         kwargs |= {"beta1": rule.beta1, "beta2": rule.beta2, "weight_decay": rule.weight_decay}
-    elif rule.weight_decay_mode != "none":
-        modes = {"l2": WeightDecayMode.L2, "decoupled": WeightDecayMode.DECOUPLE}
-        kwargs |= {
-            "weight_decay": rule.weight_decay,
-            "weight_decay_mode": modes[rule.weight_decay_mode],
-        }
-    return classes[rule.kind], kwargs
+    return _CLASSES[rule.kind], kwargs
 
 
 def _table_weights(model: nn.Module) -> dict[str, nn.Parameter]:

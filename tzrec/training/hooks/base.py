@@ -22,6 +22,7 @@ class StepResult:
         predictions: prediction key → tensor.
         batch: the rows.
         num_rows: rows of this rank.
+        skipped: the update was left out.
     """
 
     total_loss: Tensor
@@ -29,6 +30,7 @@ class StepResult:
     predictions: dict[str, Tensor]
     batch: Batch
     num_rows: int
+    skipped: bool = False
 
 
 class Hook:
@@ -43,16 +45,37 @@ class Hook:
     def on_train_start(self, trainer: Trainer) -> None:
         """Before the first step."""
 
+    def before_forward(self, trainer: Trainer, batch: Batch) -> None:
+        """Before the model sees a batch."""
+
     def before_update(
         self, trainer: Trainer, total_loss: Tensor, losses: dict[str, Tensor], batch: Batch
-    ) -> None:
-        """After the losses are known, before any parameter changes."""
+    ) -> bool | None:
+        """After the losses are known, before any parameter changes.
+
+        Returns:
+            True to leave the update of this step out, the same on every rank.
+        """
+        return None
+
+    def after_backward(self, trainer: Trainer) -> bool | None:
+        """After the gradients are known, before any parameter changes.
+
+        Tables of TorchRec (several processes, GPUs) have changed already.
+
+        Returns:
+            True when the update of this step is to be left out, the same on every rank.
+        """
+        return None
 
     def after_step(self, trainer: Trainer, result: StepResult) -> None:
         """After each update; ``trainer.state.step`` already counts the step."""
 
     def after_pass(self, trainer: Trainer) -> None:
         """After each pass over the data."""
+
+    def before_save(self, trainer: Trainer) -> None:
+        """Before a checkpoint is written; an error keeps it from being written."""
 
     def after_save(self, trainer: Trainer) -> None:
         """After a checkpoint was published."""

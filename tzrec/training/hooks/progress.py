@@ -29,26 +29,16 @@ class ProgressHook(Hook):
         self._every = max(every, 1)
         self._use_bar = sys.stderr.isatty() if bar is None else bar
         self._bar: Any = None
-        self._started = self._last_time = self._paused_at = 0.0
+        self._last_time = self._last_training = 0.0
         self._rows_since = 0
         self._steps_before = 0
         self.num_rows = 0
-        self.paused_seconds = 0.0
         self.last_losses: dict[str, float] = {}
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the first step, evaluations included."""
-        return time.monotonic() - self._started
-
-    @property
-    def training_seconds(self) -> float:
-        """Seconds since the first step without evaluations."""
-        return self.seconds - self.paused_seconds
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Starts the clock."""
-        self._started = self._last_time = time.monotonic()
+        self._last_time = time.monotonic()
+        self._last_training = trainer.timer.training
         self._steps_before = trainer.state.step
         if self._use_bar:
             from tqdm import tqdm
@@ -67,28 +57,19 @@ class ProgressHook(Hook):
         self.num_rows += result.num_rows
         if self._bar is not None:
             self._bar.update(1)
+        if result.skipped:
+            return
         now = time.monotonic()
         due = (trainer.state.step - 1) % self._every == 0
         if due or now - self._last_time > _QUIET_SECONDS:
             self._write(trainer, result, now)
 
-    def after_save(self, trainer: Trainer) -> None:
-        """Stops the clock of rows/s while an evaluation runs."""
-        self._paused_at = time.monotonic()
-
-    def after_evaluation(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Starts it again."""
-        if self._paused_at:
-            pause = time.monotonic() - self._paused_at
-            self.paused_seconds += pause
-            self._last_time += pause
-            self._paused_at = 0.0
-
     def _write(self, trainer: Trainer, result: StepResult, now: float) -> None:
         self.last_losses = {key: float(value) for key, value in result.losses.items()}
         self.last_losses["total_loss"] = float(result.total_loss)
-        rate = self._rows_since / max(now - self._last_time, 1e-9)
-        self._last_time, self._rows_since = now, 0
+        seconds = trainer.timer.training
+        rate = self._rows_since / max(seconds - self._last_training, 1e-9)
+        self._last_time, self._last_training, self._rows_since = now, seconds, 0
         rates = trainer.optimizer.learning_rates()
         parts = [f"lr_g{i}:{lr:.5g}" for i, lr in enumerate(rates)]
         values = self.last_losses | _floats(trainer.base_model.compute_train_metric())
@@ -100,13 +81,13 @@ class ProgressHook(Hook):
         of_total = f"/{total} ({100 * step / total:.0f}%)" if total else ""
         # The first step compiles kernels; it says nothing about the others.
         warm = step > self._steps_before + 1
-        eta = f" eta {_clock(self._remaining(step, total))}" if total and warm else ""
+        eta = f" eta {_clock(self._remaining(trainer, total))}" if total and warm else ""
         values_text = " ".join(parts)
         logger.info("step %d%s %s rows/s%s %s", step, of_total, f"{rate:,.0f}", eta, values_text)
 
-    def _remaining(self, step: int, total: int) -> float:
-        done = max(step - self._steps_before, 1)
-        return self.training_seconds / done * (total - step)
+    def _remaining(self, trainer: Trainer, total: int) -> float:
+        step = trainer.state.step
+        return trainer.timer.training / max(step - self._steps_before, 1) * (total - step)
 
     def close(self) -> None:
         """Leaves the terminal clean."""

@@ -1,0 +1,156 @@
+"""Columns that cannot teach anything are told; rows with wrong labels are named."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tzrec.batch import BASE_DATA_GROUP, Batch, JaggedTensor, KeyedJaggedTensor, KeyedTensor
+from tzrec.errors import DataError
+from tzrec.main import train_and_evaluate
+from tzrec.training.hooks.base import StepResult
+from tzrec.training.hooks.constant_columns import ConstantColumns
+
+ONE_PASS = ["train_config.num_epochs=1"]
+
+
+class _Trainer:
+    class state:
+        step = 0
+
+
+def look(*batches, num_rows=4, hook=None):
+    """Shows a hook some batches; returns it."""
+    hook = hook or ConstantColumns()
+    for batch in batches:
+        _Trainer.state.step += 1
+        hook.after_step(_Trainer, StepResult(torch.zeros(()), {}, {}, batch, num_rows))
+    return hook
+
+
+def findings(*batches):
+    return look(*batches).findings()
+
+
+def dense(*values):
+    kt = KeyedTensor(["price"], [1], torch.tensor(values)[:, None])
+    return Batch(dense_features={BASE_DATA_GROUP: kt})
+
+
+def sparse(ids, lengths):
+    kjt = KeyedJaggedTensor(["user"], torch.tensor(ids), lengths=torch.tensor(lengths))
+    return Batch(sparse_features={BASE_DATA_GROUP: kjt})
+
+
+def sequence(values, lengths):
+    jt = JaggedTensor(torch.tensor(values)[:, None], lengths=torch.tensor(lengths))
+    return Batch(sequence_dense_features={"click": jt})
+
+
+def labels(*values):
+    return Batch(labels={"clk": torch.tensor(values)})
+
+
+def weights(*values):
+    return Batch(sample_weights={"w": torch.tensor(values)})
+
+
+CONSTANT = {
+    "label 'clk' is 1 in all 8 rows: there is nothing to tell apart": [
+        labels(1, 1, 1, 1),
+        labels(1, 1, 1, 1),
+    ],
+    "feature 'price' is 2.5 in all 8 rows": [dense(2.5, 2.5, 2.5, 2.5)] * 2,
+    "feature 'user' is 7 in all 8 rows": [sparse([7] * 4, [1] * 4)] * 2,
+    "feature 'user' is missing in all 4 rows": [
+        sparse(torch.zeros(0, dtype=torch.int64).tolist(), [0] * 4)
+    ],
+    "feature 'click' is missing in all 4 rows": [sequence([], [0] * 4)],
+    "sample weight 'w' is 0 in all 4 rows: none of them counts": [weights(0.0, 0.0, 0.0, 0.0)],
+}
+
+
+@pytest.mark.parametrize("sentence", CONSTANT)
+def test_what_never_changes_is_told(sentence):
+    assert findings(*CONSTANT[sentence]) == [sentence]
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [labels(1, 1, 1, 0)],
+        [labels(1, 1, 1, 1), labels(0, 0, 0, 0)],
+        [dense(1.0, 1.0, 1.0, 2.0)],
+        [sparse([7, 8], [1, 1])],
+        # The same id, but not in every row.
+        [sparse([7, 7], [1, 1, 0])],
+        [sparse([7, 7], [1, 1]), sparse([], [0, 0])],
+        [sequence([1.0], [0, 1])],
+        [weights(1.0, 1.0)],
+        [weights(0.0, 0.0), weights(0.0, 1.0)],
+    ],
+)
+def test_what_changes_is_not(batches):
+    assert findings(*batches) == []
+
+
+def test_it_is_told_once_after_enough_rows_or_at_the_end(caplog):
+    hook = look(dense(1.0), num_rows=9_999)
+    assert caplog.records == []
+    look(dense(1.0), num_rows=1, hook=hook)
+    look(*[dense(1.0)] * 20, hook=hook)
+    hook.on_train_end(None)
+    assert [r.message for r in caplog.records] == ["feature 'price' is 1 in all 10,000 rows"]
+    short = look(dense(1.0))
+    short.on_train_end(None)
+    assert caplog.records[-1].message == "feature 'price' is 1 in all 4 rows"
+
+
+def test_a_late_change_is_seen():
+    """Less often than before, but it is."""
+    hook = look(dense(1.0), num_rows=10_000)
+    assert look(*[dense(2.0)] * 16, hook=hook).findings() == []
+
+
+def test_no_batch_is_looked_at_when_nothing_is_suspect(monkeypatch):
+    hook = look(dense(1.0, 2.0))
+    monkeypatch.setattr(hook, "_look", None)
+    look(dense(1.0, 1.0), hook=hook)
+
+
+def change(tmp_path, name, values):
+    table = pq.read_table(tmp_path / "train.parquet")
+    column = pa.array(values, table[name].type)
+    table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, tmp_path / "train.parquet", row_group_size=300)
+
+
+def test_a_run_tells_them_in_its_summary(click_config, tmp_path, caplog):
+    caplog.set_level("INFO", logger="tzrec")
+    config = click_config()
+    change(tmp_path, "clk", [1] * 1000)
+    change(tmp_path, "user_id", [3] * 1000)
+    change(tmp_path, "price", [0.5] * 1000)
+    train_and_evaluate(str(config), edits=ONE_PASS)
+    told = [
+        "label 'clk' is 1 in all 1,000 rows: there is nothing to tell apart",
+        "feature 'price' is 0.5 in all 1,000 rows",
+        "feature 'user_id' is 3 in all 1,000 rows",
+    ]
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == told
+    for sentence in told:
+        assert sentence in caplog.records[-2].message
+
+
+def test_a_label_out_of_range_names_file_and_row(click_config, tmp_path):
+    """The batches are shuffled, and still it is the row of the file."""
+    config = click_config()
+    values = np.zeros(1000, dtype=np.int64)
+    values[437] = 2
+    change(tmp_path, "clk", values)
+    with pytest.raises(DataError) as caught:
+        train_and_evaluate(str(config), edits=ONE_PASS)
+    assert str(caught.value).startswith(
+        f"{tmp_path}/train.parquet: row 437 (counted from 0): label 'clk' is 2 in row "
+    )
