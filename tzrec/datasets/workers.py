@@ -100,10 +100,14 @@ class ParserPool:
         sink = pa.BufferOutputStream()
         with contextlib.closing(pa.ipc.new_stream(sink, batch.schema)) as writer:
             writer.write_batch(batch)
+        # Ctrl-C goes to all processes of a terminal; one that is just starting would complain.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return self._executor.submit(_parse, bytes(sink.getvalue()))
         except BrokenProcessPool as error:
             raise _death() from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def close(self) -> None:
         """Ends the processes."""
