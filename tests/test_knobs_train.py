@@ -6,7 +6,6 @@ What the change is right for is tested where the part is tested.
 import contextlib
 import logging
 import re
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -124,11 +123,17 @@ def table(seed, num_batches):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    pq.write_table(table(0, 4), path / "train.parquet")
+    pq.write_table(table(9, 2), path / "eval.parquet")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
     """Returns ``run(edits) -> what is seen of the run``; each is made once."""
-    data, seen = tmp_path_factory.mktemp("data"), {}
-    pq.write_table(table(0, 4), data / "train.parquet")
-    pq.write_table(table(9, 2), data / "eval.parquet")
+    seen = {}
 
     def once(edits):
         if edits not in seen:
@@ -169,9 +174,8 @@ def test_a_run_changes(path, run):
     assert run(base) != run((*base, f"{path}={value}"))
 
 
-def test_a_run_without_a_change_is_the_same(run, tmp_path_factory):
-    data = next(Path(tmp_path_factory.getbasetemp()).glob("data*"))
-    again = observed(data, tmp_path_factory.mktemp("again") / "model", ())
+def test_a_run_without_a_change_is_the_same(run, data, tmp_path):
+    again = observed(data, tmp_path / "model", ())
     assert again == run(())
 
 

@@ -115,6 +115,39 @@ def test_files(check, tmp_path):
     assert "/data/train-9.parquet' cannot be read: " in text
 
 
+ONES, ZEROS = {"clk": pa.array([1, 1, 1])}, {"clk": pa.array([0, 0, 0])}
+
+
+def test_a_label_of_one_class_is_told(check):
+    code, text = check(ONES)
+    assert code == 0
+    assert "label column 'clk' is always 1 in 'data/train-*.parquet'" in text
+    assert "eval.parquet" not in text
+
+
+def test_files_of_one_class_each_are_fine(check, tmp_path):
+    """As files are that were written sorted by label."""
+    pq.write_table(pa.table({**COLUMNS, **ZEROS}), tmp_path / "data" / "train-9.parquet")
+    code, text = check(ONES)
+    assert code == 0
+    assert "train data 9 rows in 3 files" in text
+    assert "is always" not in text
+
+
+def test_a_warning_does_not_hide_an_error_at_the_same_place(check, tmp_path):
+    negative = {"clk": pa.array([0, -1, 1])}
+    pq.write_table(pa.table({**COLUMNS, **negative}), tmp_path / "data" / "train-9.parquet")
+    weights = ('label_fields: "clk"', 'label_fields: "clk" sample_weight_fields: "age"')
+    code, text = check({"age": pa.array([-1.0, 2.0, 3.0])}, DEEPFM, weights)
+    assert code == 3
+    assert "holds values from -1 to 1, but the loss takes 0 to 1" in text
+    text_weights = {"age": pa.array(["1", "2", "3"])}
+    pq.write_table(pa.table({**COLUMNS, **text_weights}), tmp_path / "data" / "train-9.parquet")
+    code, text = check({"age": pa.array([-1.0, 2.0, 3.0])}, DEEPFM, weights)
+    assert code == 3
+    assert "sample weight column 'age' is string, but weights must be float" in text
+
+
 def test_csv(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()

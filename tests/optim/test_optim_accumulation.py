@@ -180,3 +180,38 @@ def test_on_gradients_sees_them_unscaled_and_unclipped_once():
     assert set(named) == {f"model.tower.{name}" for name in tower}
     for name, value in expected.items():
         torch.testing.assert_close(named[f"model.tower.{name}"], value.detach())
+
+
+def test_an_overflow_in_a_table_starts_the_count_of_finite_updates_anew():
+    """As one in a dense gradient does: then torch's scaler sees to it."""
+    scales = {}
+    for where in ("table", "dense"):
+        model, optimizer = built("grad_scaler { init_scale: 1024 growth_interval: 3 }")
+        scales[where] = []
+        for number in (0, 1, None, 2, 3, 0, 1):
+            optimizer.zero_grad()
+            values = model.model.ebc(kjt(*BATCHES[number or 0])).values()
+            loss = (model.model.tower(values) ** 2).mean()
+            if number is None and where == "table":
+                loss = loss + (values * float("inf")).sum()
+            optimizer.backward(loss)
+            if number is None and where == "dense":
+                model.model.tower[0].weight.grad.fill_(float("inf"))
+            optimizer.step()
+            scales[where].append(optimizer.state_dict()["grad_scaler"]["scale"])
+    assert scales["table"] == scales["dense"] == [1024, 1024, 512, 512, 512, 1024, 1024]
+
+
+def test_constants_of_the_scaler_are_the_configs_the_scale_is_the_checkpoints():
+    model, optimizer = built("grad_scaler { init_scale: 1024 growth_interval: 3 }")
+    for number in (0, 1):
+        step(model, optimizer, number)
+    model, restored = built("grad_scaler { init_scale: 64 growth_interval: 4 growth_factor: 8 }")
+    restored.init_state()
+    stored = optimizer.state_dict()
+    restored.load_state_dict(stored | {"state": restored.state_dict()["state"]})
+    scales = []
+    for number in (2, 3):
+        step(model, restored, number)
+        scales.append(restored.state_dict()["grad_scaler"]["scale"])
+    assert scales == [1024, 1024 * 8]

@@ -1,6 +1,7 @@
 """What surrounds a step: parts, accumulation, penalties, clipping, scaling, states."""
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -183,6 +184,13 @@ def test_parts_take_the_parameters_that_match_whole():
         "model.tower.0.bias",
     ]
     assert optimizer.learning_rates() == pytest.approx([0.1, 0.5, 0.25])
+
+
+def test_a_part_without_parameters_is_told(caplog):
+    caplog.set_level(logging.WARNING, logger="tzrec")
+    build_optimizer(Model(), train_config("adam_optimizer { lr: 0.1 } " + PARTS))
+    (record,) = caplog.records
+    assert "'tower' is no whole name of a parameter (such as model.unused.weight)" in record.message
 
 
 def test_parts_have_their_own_formula_and_schedule():

@@ -40,8 +40,17 @@ def test_num_steps_bounds_what_is_read(num_steps, read):
     assert [price for price, _ in seen] == [1.0, 2.0, 3.0][:read]
 
 
-@pytest.mark.parametrize(("every", "said"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4]), (10, [])])
-def test_a_line_at_every_few_batches(monkeypatch, caplog, every, said):
+@pytest.mark.parametrize(
+    ("every", "num_steps", "said"),
+    [
+        (1, 0, ["1/5", "2/5", "3/5", "4/5", "5/5"]),
+        (2, 0, ["2/5", "4/5"]),
+        (10, 0, []),
+        (1, 2, ["1/2", "2/2"]),
+        (3, 9, ["3/5"]),
+    ],
+)
+def test_a_line_at_every_few_batches(monkeypatch, caplog, every, num_steps, said):
     clock = [0.0]
 
     def monotonic():
@@ -51,8 +60,9 @@ def test_a_line_at_every_few_batches(monkeypatch, caplog, every, said):
     monkeypatch.setattr("tzrec.training.evaluator.time.monotonic", monotonic)
     caplog.set_level(logging.INFO, logger="tzrec")
     trainer = _trainer([], values=(1.0,) * 5)
-    _evaluated(trainer, eval_config=EvalConfig(log_step_count_steps=every))
-    assert [r.message for r in caplog.records] == [f"evaluated {n}/5 batches" for n in said]
+    config = EvalConfig(log_step_count_steps=every, num_steps=num_steps)
+    _evaluated(trainer, eval_config=config)
+    assert [r.message for r in caplog.records] == [f"evaluated {n} batches" for n in said]
 
 
 def test_at_most_one_line_a_second(caplog):

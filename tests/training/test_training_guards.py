@@ -5,12 +5,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from test_training_trainer import _trainer
 
 from tzrec.batch import BASE_DATA_GROUP, Batch, JaggedTensor, KeyedJaggedTensor, KeyedTensor
 from tzrec.errors import DataError
 from tzrec.main import train_and_evaluate
 from tzrec.training.hooks.base import StepResult
 from tzrec.training.hooks.constant_columns import ConstantColumns
+from tzrec.training.hooks.progress import ProgressHook
+from tzrec.training.summary import final_summary
 
 ONE_PASS = ["train_config.num_epochs=1"]
 
@@ -117,6 +120,35 @@ def test_no_batch_is_looked_at_when_nothing_is_suspect(monkeypatch):
     hook = look(dense(1.0, 2.0))
     monkeypatch.setattr(hook, "_look", None)
     look(dense(1.0, 1.0), hook=hook)
+
+
+def test_the_summary_says_what_came_of_the_run_and_how_to_go_on():
+    progress = ProgressHook(1, bar=False)
+    trainer = _trainer([progress], num_epochs=2)
+    trainer.fit()
+    timer = trainer.timer
+    timer.seconds = dict.fromkeys(timer.seconds, 0.0) | {"data": 1.0, "forward": 3.0, "saving": 6}
+    notes = ["3 bad rows", "label 'clk' is 1"]
+    lines = final_summary(
+        trainer, progress, metrics={}, model_dir="runs/a", best="model.ckpt-3", notes=notes
+    ).splitlines()
+    assert "  steps         6 (2 passes)" in lines
+    assert "  time          4.0 s training, 6.0 s saving, 0.0 s evaluation" in lines
+    assert "                data 25% forward 75% backward 0% update 0% metrics 0% other 0%" in lines
+    # Two rows in each of six steps.
+    assert "  speed         3 rows/s" in lines
+    assert "  note          3 bad rows" in lines
+    assert "                label 'clk' is 1" in lines
+    assert "  best          model.ckpt-3" in lines
+    more = "tzrec train runs/a/pipeline.config --continue --set train_config.num_epochs=3"
+    assert lines[-1] == f"  go on         {more}"
+
+    def last(**limits):
+        short = _trainer([progress], **limits)
+        short.fit()
+        return final_summary(short, progress, metrics={}, model_dir="runs/a").splitlines()[-1]
+
+    assert last(num_steps=2).endswith("--set train_config.num_steps=4")
 
 
 def change(tmp_path, name, values):

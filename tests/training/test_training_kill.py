@@ -9,6 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from kill_runs import Runs
@@ -53,7 +56,18 @@ CASES = {
             "train_config.early_stop.patience": 50,
         },
     ),
+    "bad rows": (
+        "lamb_optimizer",
+        {
+            "data_config.max_bad_rows": 100,
+            "data_config.batch_cost_size": 100,
+            "data_config.sample_cost_field": "cost",
+            "data_config.shuffle": "false",
+            "data_config.sample_mask_prob": 0.1,
+        },
+    ),
 }
+BAD_ROWS = [50, 177, 333]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +83,18 @@ def arguments(config, run, edits):
     settings = [f"{name}={value}" for name, value in (COMMON | edits).items()]
     flags = [part for setting in settings for part in ("--set", setting)]
     return ["train", str(config), "--model_dir", str(run), "--continue_train", *flags]
+
+
+def spoil(root):
+    """Gives some rows an id that no table has, and all rows a cost."""
+    for name, bad in (("train", BAD_ROWS), ("eval", [])):
+        path = root / f"{name}.parquet"
+        table = pq.read_table(path)
+        users = table["user_id"].to_numpy().copy()
+        users[bad] = 4000
+        table = table.set_column(1, "user_id", pa.array(users))
+        costs = pa.array(np.random.default_rng(0).integers(1, 6, len(users)))
+        pq.write_table(table.append_column("cost", costs), path, row_group_size=150)
 
 
 def read_log(path):
@@ -164,14 +190,17 @@ def same(expected, found, where=""):
 def whole(runs, click_files, tmp_path):
     def make(case):
         sparse, edits = CASES[case]
-        return Whole(runs, click_files(tmp_path, sparse, num_rows=ROWS), tmp_path, edits)
+        config = click_files(tmp_path, sparse, num_rows=ROWS)
+        if case == "bad rows":
+            spoil(tmp_path)
+        return Whole(runs, config, tmp_path, edits)
 
     return make
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_kills_at_random_points(whole, case):
-    """Twenty kills over the cases."""
+    """Twenty and more kills over the cases."""
     rng = random.Random(case)
     run = whole(case)
     while run.num_kills < 4:
@@ -181,7 +210,7 @@ def test_kills_at_random_points(whole, case):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_many_kills(whole, case):
-    """Two hundred kills over the cases."""
+    """Two hundred and forty kills over the cases."""
     rng = random.Random(f"many {case}")
     run = whole(case)
     while run.num_kills < 40:
@@ -189,13 +218,14 @@ def test_many_kills(whole, case):
 
 
 @pytest.mark.slow
-def test_a_kill_at_every_call_of_a_save(whole):
-    """Whatever a save has done when it dies, the run goes on."""
+def test_a_kill_throughout_a_save(whole):
+    """Whatever a save has done when it dies, the run goes on; sixty points of one save."""
     run = whole("plain")
-    for call in range(run.num_calls):
+    points = np.linspace(0, run.num_calls - 1, 60).astype(int).tolist()
+    for call in points:
         run.draw = lambda rng, call=call: {"save": 2, "call": call}
         run.killed_run(random.Random(call), kills=1)
-    assert run.num_kills == run.num_calls
+    assert run.num_kills == len(points)
 
 
 @pytest.mark.slow

@@ -134,6 +134,21 @@ def test_traces_of_a_remote_run(caplog):
     assert name.endswith(".pt.trace.json")
 
 
+def test_a_trace_that_cannot_be_written_ends_no_run(caplog, monkeypatch):
+    caplog.set_level(logging.INFO, logger="tzrec")
+
+    def unreachable(*args, **kwargs):
+        raise RuntimeError("no route to host")
+
+    monkeypatch.setattr("tzrec.storage.upload_tree", unreachable)
+    trainer = _trainer([ProfilerHook(location("memory://unreachable"))], num_steps=13)
+    trainer.fit()
+    assert trainer.state.step == 13
+    said = [record.message for record in caplog.records]
+    assert "the trace cannot be written: no route to host" in said
+    assert any(message.startswith("profile of 10 steps") for message in said)
+
+
 def _operator(key, own_ms, count, device_ms=0.0):
     return SimpleNamespace(
         key=key,

@@ -216,6 +216,31 @@ def test_no_thread_and_no_process_stays(click_config, tmp_path, monkeypatch, end
     assert left_behind(before) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("delay", [0.0, 0.5])
+def test_a_signal_to_all_processes(click_config, tmp_path, number, delay):
+    """As a terminal or a batch system sends it: the workers get it too."""
+    run = tmp_path / "run"
+    command = arguments(click_config(num_rows=4000), run, num_workers=2)
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "tzrec.cli", *command, "--set", "train_config.num_epochs=500"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # noqa: TID251
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while parent.poll() is None and not list_checkpoints(run):
+        time.sleep(0.02)
+    time.sleep(delay)
+    os.killpg(parent.pid, number)
+    said = parent.communicate(timeout=60)[1].decode()
+    assert parent.returncode == 128 + number, said
+    assert f"is saved in {list_checkpoints(run)[-1]}" in said
+    assert "Traceback" not in said
+
+
 def shared_memory(processes):
     """Names below /dev/shm that the processes have mapped, unlinked or not."""
     names = set()

@@ -293,6 +293,25 @@ def test_a_write_that_fails_ends_the_log_not_the_run(tmp_path, caplog, monkeypat
     assert "No space left" in record.message
 
 
+def test_a_store_that_cannot_be_reached_ends_the_log_not_the_run(caplog, monkeypatch):
+    caplog.set_level(logging.WARNING, logger="tzrec")
+
+    class EndpointError(Exception):
+        """As of botocore: no `OSError`."""
+
+    def unreachable(*args, **kwargs):
+        raise EndpointError("no route to host")
+
+    monkeypatch.setattr("tzrec.storage.upload_tree", unreachable)
+    log = EventLog("memory://summaries/unreachable")
+    for step in range(2):
+        log.scalars({"a": 1.0}, step)
+        log.flush()
+    log.close()
+    (record,) = caplog.records
+    assert "no longer written: no route to host" in record.message
+
+
 def test_commands_write_events_of_training_and_of_both_evaluations(click_config, tmp_path):
     config = str(click_config())
     edits = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -181,8 +181,31 @@ def _label(context: Context, column: str, kind: pa.DataType, table: Table) -> It
         yield _Found(f"holds values from {low} to {high}, but the loss takes 0 to 1", hint)
     elif losses & _MULTICLASS and (low < 0 or high >= classes):
         yield _Found(f"holds classes from {low} to {high}, but num_class is {classes}", hint)
-    elif low == high and table.rows and table.rows > 1 and losses & (_BINARY | _MULTICLASS):
-        yield _Found(f"is always {low}: there is nothing to tell apart", severity="warning")
+
+
+def constant_label(context: Context, tables: Sequence[Table], text: str) -> Iterator[Problem]:
+    """Yields a warning where all rows have one class, as far as the files say.
+
+    Args:
+        context: the config.
+        tables: all files of an input path.
+        text: the input path.
+    """
+    labels = context.config.data_config.label_fields
+    losses = {which_field(loss, "loss") for loss in context.config.model_config.losses}
+    filled = [table for table in tables if table.rows != 0]
+    if not labels or not losses & (_BINARY | _MULTICLASS):
+        return
+    if not all(labels[0] in table.ranges for table in filled):
+        return
+    values = {bound for table in filled for bound in table.ranges[labels[0]][:2]}
+    value = values.pop() if len(values) == 1 else None
+    if isinstance(value, (int, float)) and sum(table.rows or 0 for table in filled) > 1:
+        yield warning(
+            "data_config.label_fields[0]",
+            f"label column {labels[0]!r} is always {value + 0} in {text!r}: there is nothing to "
+            "tell apart",
+        )
 
 
 def _cast_hint(table: Table, column: str, kind: str) -> str:

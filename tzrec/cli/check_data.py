@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from tzrec.cli.check_columns import Table, column_problems
+from tzrec.cli.check_columns import Table, column_problems, constant_label
 from tzrec.config.pipeline import Pipeline
 from tzrec.config.problem import Problem, in_file_order, render
 from tzrec.config.validate.data import dataset_type_of, needed_columns, other_columns
@@ -107,6 +107,8 @@ def _check_input(context: Context, name: str, effort: Effort) -> _Found:
     for table in tables:
         problems += compare(context, table)
     problems += types_differ(context, tables)
+    if len(tables) == len(files):
+        problems += constant_label(context, tables, getattr(context.config, name))
     if name == "eval_input_path":  # Evaluation needs no event times.
         problems = [p for p in problems if p.where != "data_config.event_time_field"]
     rows = [table.rows for table in tables if table.rows is not None]
@@ -121,9 +123,9 @@ def _check_input(context: Context, name: str, effort: Effort) -> _Found:
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:
-    """Keeps the first problem of each place: files of one table share their mistakes."""
+    """Keeps the first problem of each place, errors first: files of one table share mistakes."""
     seen: dict[str, Problem] = {}
-    for problem in problems:
+    for problem in sorted(problems, key=lambda problem: not problem.fatal):
         seen.setdefault(problem.where, problem)
     return list(seen.values())
 

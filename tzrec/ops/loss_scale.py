@@ -1,7 +1,8 @@
 """`LossScale`: takes a gradient scaler's factor out of the gradients of embedding tables.
 
 A scaler divides the gradients of parameters, and tables have none: ours sum up the gradients of
-rows (`tzrec.ops.accumulation`), TorchRec's update inside the backward pass (`unscale_gradient`).
+rows (`tzrec.ops.accumulation`), TorchRec's update inside the backward pass
+(`unscale_torchrec_tables`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import Tensor
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+    SplitTableBatchedEmbeddingBagsCodegen,
+)
+from torch import Tensor, nn
 
 
 @dataclasses.dataclass
@@ -24,9 +28,20 @@ class LossScale:
     value: float = 1.0
 
 
-def unscale_gradient(output: Tensor, loss_scale: LossScale) -> Tensor:
-    """Returns ``output``; its gradient is divided by the scale, or zero if it is not finite."""
-    return _Unscale.apply(output, loss_scale)
+def unscale_torchrec_tables(model: nn.Module, loss_scale: LossScale) -> None:
+    """Lets TorchRec's tables take the scale out of their gradients in the backward pass.
+
+    A gradient of a lookup's output that is not finite becomes zero.
+    """
+
+    def unscale(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:  # noqa: ARG001
+        return _Unscale.apply(output, loss_scale)
+
+    for module in model.modules():
+        lookups: Any = getattr(module, "_lookups", [])
+        for kernel in (kernel for lookup in lookups for kernel in lookup.modules()):
+            if isinstance(kernel, SplitTableBatchedEmbeddingBagsCodegen):
+                kernel.register_forward_hook(unscale)
 
 
 class _Unscale(torch.autograd.Function):

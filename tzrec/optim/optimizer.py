@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
-    SplitTableBatchedEmbeddingBagsCodegen,
-)
 from torch import Tensor, nn
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from tzrec.ops.accumulation import Accumulation
-from tzrec.ops.loss_scale import LossScale, unscale_gradient
+from tzrec.ops.loss_scale import LossScale, unscale_torchrec_tables
 from tzrec.optim.clipping import StepOptions
 from tzrec.optim.ema import DenseEma
 from tzrec.optim.lr_scheduler import Schedule, create_scheduler
@@ -26,9 +23,13 @@ from tzrec.optim.optimizer_builder import (
     create_dense_optimizer,
     create_part_optimizers,
 )
+from tzrec.options import current_rank
 from tzrec.protos.train_pb2 import TrainConfig
 
 logger = logging.getLogger("tzrec")
+
+# What changes while a scaler works; the rest is as the config says.
+_SCALER_STATES = ("scale", "_growth_tracker")
 
 
 class TZRecOptimizer:
@@ -186,14 +187,16 @@ class TZRecOptimizer:
         if self._options.accumulation_steps > 1:
             state["accumulation"] = self._pending()
         if self._scaler is not None:
-            state["grad_scaler"] = self._scaler.state_dict()
+            scaler = self._scaler.state_dict()
+            state["grad_scaler"] = {name: scaler[name] for name in _SCALER_STATES}
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Loads what `state_dict` returned; `init_state` must have been called."""
         self._all.load_state_dict(state_dict)
         if self._scaler is not None and "grad_scaler" in state_dict:
-            self._scaler.load_state_dict(dict(state_dict["grad_scaler"]))
+            stored = state_dict["grad_scaler"]
+            self._load_scaler({name: stored[name] for name in _SCALER_STATES})
         if "accumulation" in state_dict and self._options.accumulation_steps > 1:
             self._load_pending(state_dict["accumulation"])
 
@@ -218,10 +221,16 @@ class TZRecOptimizer:
             self._scaler.unscale_(optimizer)
         if not self._tables.is_finite():
             self._scaler.update(scale * self._scaler.get_backoff_factor())
+            # A scale that is given leaves the count of finite updates alone.
+            self._load_scaler({"_growth_tracker": 0})
         elif optimizers:
             self._scaler.update()
         # The scale shrinks when, and only when, a gradient is not finite.
         return self._scaler.get_scale() >= scale
+
+    def _load_scaler(self, changes: Mapping[str, Any]) -> None:
+        assert self._scaler is not None
+        self._scaler.load_state_dict({**self._scaler.state_dict(), **changes})
 
     def _pending(self) -> bytes:
         """Returns what has been accumulated since the last update.
@@ -289,7 +298,7 @@ def build_optimizer(model: Any, train_config: TrainConfig) -> TZRecOptimizer:
         loss_scale = LossScale()
         scaler = _create_scaler(train_config, next(iter(model.parameters())).device)
         tables.set_loss_scale(loss_scale)
-        _hand_to_torchrec(model, loss_scale)
+        unscale_torchrec_tables(model, loss_scale)
     return TZRecOptimizer(
         fused,
         dense,
@@ -317,6 +326,14 @@ def _assign(
             p for s, p in assigned[1:] if s.pattern is not None and s.pattern.fullmatch(name)
         ]
         (matches[0] if matches else assigned[0][1])[name] = parameter
+    for spec, parameters in assigned[1:]:
+        if spec.pattern is not None and not parameters and current_rank() == 0:
+            logger.warning(
+                "dense_optimizer.part_optimizers: %r is no whole name of a parameter (such as %s) "
+                "that an earlier part left over, so this part does nothing",
+                spec.pattern.pattern,
+                next(iter(assigned[0][1]), "model.…"),
+            )
     return [(spec, parameters) for spec, parameters in assigned if parameters]
 
 
@@ -339,19 +356,6 @@ def _create_scaler(train_config: TrainConfig, device: torch.device) -> torch.amp
         backoff_factor=config.backoff_factor,
         growth_interval=config.growth_interval,
     )
-
-
-def _hand_to_torchrec(model: nn.Module, loss_scale: LossScale) -> None:
-    """Lets TorchRec's tables take the scale out of their gradients in the backward pass."""
-
-    def unscale(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:  # noqa: ARG001
-        return unscale_gradient(output, loss_scale)
-
-    for module in model.modules():
-        lookups: Any = getattr(module, "_lookups", [])
-        for kernel in (kernel for lookup in lookups for kernel in lookup.modules()):
-            if isinstance(kernel, SplitTableBatchedEmbeddingBagsCodegen):
-                kernel.register_forward_hook(unscale)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import time
@@ -46,7 +47,9 @@ def run_evaluation(
         ema: evaluate with these averages in the place of the dense weights.
     """
     eval_config = eval_config or EvalConfig()
-    num_steps, every = eval_config.num_steps, max(eval_config.log_step_count_steps, 1)
+    num_steps, every = eval_config.num_steps or None, max(eval_config.log_step_count_steps, 1)
+    limits = [limit for limit in (num_steps, loader.num_batches) if limit]
+    of_all = f"/{min(limits)}" if limits else ""
     wrapped: Any = model
     base_model = getattr(wrapped, "module", wrapped).model
     was_training = model.training
@@ -54,17 +57,14 @@ def run_evaluation(
     reported = time.monotonic()
     try:
         with torch.no_grad(), torch.random.fork_rng(), _swapped(ema):
-            for step, batch in enumerate(loader):
-                if num_steps and step >= num_steps:
-                    break
+            for step, batch in enumerate(itertools.islice(loader, num_steps), start=1):
                 batch = batch.to(device, non_blocking=True)
                 _, (losses, predictions, batch) = model(batch)
                 base_model.update_metric(predictions, batch, losses)
                 now = time.monotonic()
-                if (step + 1) % every == 0 and now - reported > _QUIET_SECONDS:
+                if step % every == 0 and now - reported > _QUIET_SECONDS:
                     reported = now
-                    of_all = f"/{loader.num_batches}" if loader.num_batches else ""
-                    logger.info("evaluated %d%s batches", step + 1, of_all)
+                    logger.info("evaluated %d%s batches", step, of_all)
             metrics = base_model.compute_metric()
     finally:
         model.train(was_training)

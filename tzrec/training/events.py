@@ -86,20 +86,17 @@ class EventLog:
         try:
             for writer in self._writers.values():
                 writer.flush()
-            if self._remote and self._writers:
-                storage.upload_tree(self._local, self._root)
-        except OSError as error:
+            self._upload()
+        except Exception as error:  # a remote file system may raise anything
             self._give_up(error)
 
     def close(self) -> None:
         """Flushes and closes the files."""
-        self.flush()
         try:
             for writer in self._writers.values():
                 writer.close()
-            if self._remote and self._writers:
-                storage.upload_tree(self._local, self._root)
-        except OSError as error:
+            self._upload()
+        except Exception as error:  # a remote file system may raise anything
             self._give_up(error)
         self._writers = {}
         if self._remote:
@@ -115,7 +112,11 @@ class EventLog:
             self._writers[sub_dir] = SummaryWriter(directory, purge_step=self._purge_step)
         return self._writers[sub_dir]
 
-    def _give_up(self, error: OSError) -> None:
+    def _upload(self) -> None:
+        if self._remote and self._writers:
+            storage.upload_tree(self._local, self._root)
+
+    def _give_up(self, error: Exception) -> None:
         if not self._broken:
             logger.warning("TensorBoard events of %s are no longer written: %s", self._root, error)
         self._broken = True

@@ -246,7 +246,7 @@ class TrainingJob:
             notes.append(f"{bad_rows:,} bad rows were left out (data_config.max_bad_rows)")
         if skipped := self._hook(trainer, NonFiniteGuard).num_skipped:
             notes.append(
-                f"{skipped:,} steps were left out, their loss was not finite "
+                f"{skipped:,} steps were left out, a loss or gradient was not finite "
                 "(train_config.max_non_finite_steps)"
             )
         if overflows := getattr(trainer.optimizer, "num_overflows", 0):

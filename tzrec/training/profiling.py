@@ -95,7 +95,7 @@ class StepProfiler:
         self._done = True
         try:
             self._write_trace(profiler)
-        except OSError as error:
+        except Exception as error:  # a remote file system may raise anything
             logger.warning("the trace cannot be written: %s", error)
         if _rank():
             return

@@ -103,24 +103,8 @@ class Context:
     @functools.cached_property
     def knows_all_names(self) -> bool:
         """Whether the name of every feature could be read."""
-        for wrapper in self.config.feature_configs:
-            kind = which_field(wrapper, "feature")
-            if kind is None:
-                return False
-            message = getattr(wrapper, kind)
-            parts = (
-                [message]
-                if kind != "sequence_feature"
-                else [
-                    getattr(sub, which_field(sub, "feature") or "", None)
-                    for sub in message.features
-                ]
-            )
-            if kind == "sequence_feature" and not message.sequence_name:
-                return False
-            if any(part is None or not part.feature_name for part in parts):
-                return False
-        return not self.is_misspelt("feature_configs")
+        named = all(_is_named(feature) for feature in self.config.feature_configs)
+        return named and not self.is_misspelt("feature_configs")
 
     @property
     def has_twin_models(self) -> bool:
@@ -144,6 +128,17 @@ class Context:
 
 Rule = Callable[[Context], Iterator[Problem]]
 MessageRule = Callable[[Any, str, Context], Iterator[Problem]]
+
+
+def _is_named(feature: Any) -> bool:
+    """Whether a feature has a name, and each of its features if it is a grouped sequence."""
+    kind = which_field(feature, "feature")
+    if kind is None:
+        return False
+    message = getattr(feature, kind)
+    if kind == "sequence_feature":
+        return bool(message.sequence_name) and all(map(_is_named, message.features))
+    return bool(message.feature_name)
 
 
 def group_type_name(group: Any) -> str:

@@ -30,6 +30,17 @@ def length(context: Context) -> Iterator[Problem]:
         )
 
 
+def updates(context: Context) -> Iterator[Problem]:
+    """Some weight changes before training ends."""
+    train = context.config.train_config
+    if not context.for_serving and 0 < train.num_steps < train.gradient_accumulation_steps:
+        yield warning(
+            "train_config.gradient_accumulation_steps",
+            f"is {train.gradient_accumulation_steps}, but num_steps is {train.num_steps}: no "
+            "weight changes before the run ends",
+        )
+
+
 def metric_watchers(context: Context) -> Iterator[Problem]:
     """What waits for an evaluation metric gets it."""
     config = context.config
@@ -110,9 +121,19 @@ def best_checkpoint(context: Context) -> Iterator[Problem]:
 def event_time(context: Context) -> Iterator[Problem]:
     """Saving by event time needs rows with a time."""
     train = context.config.train_config
-    if context.for_serving or context.config.data_config.event_time_field:
+    if context.for_serving:
         return
-    for name in ("save_checkpoints_timestamp_interval", "save_checkpoints_timestamps"):
+    cadences = ("save_checkpoints_timestamp_interval", "save_checkpoints_timestamps")
+    if train.HasField("save_checkpoints_timestamp_quorum") and not any(
+        getattr(train, name) for name in cadences
+    ):
+        yield warning(
+            "train_config.save_checkpoints_timestamp_quorum",
+            f"has no effect without {' or '.join(cadences)}",
+        )
+    if context.config.data_config.event_time_field:
+        return
+    for name in cadences:
         if getattr(train, name):
             yield Problem(
                 f"train_config.{name}",
@@ -145,6 +166,7 @@ RULES = (
     parameter_map,
     event_time,
     length,
+    updates,
     metric_watchers,
     epochs_and_steps,
     averaged_weights,

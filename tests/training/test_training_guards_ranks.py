@@ -1,0 +1,118 @@
+"""Two gloo ranks under torchrun: they stop together, and the one with the cause names it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tzrec.training.checkpoint.find import list_checkpoints
+from tzrec.training.checkpoint.restore import read_data_position
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = 1000
+
+
+def launch(config, **edits):
+    edits = {"train_config.num_epochs": 1} | edits
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+            *("-m", "tzrec.train_eval", "--pipeline_config_path", str(config)),
+            *("--edit_config_json", json.dumps(edits), "--continue_train"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},  # noqa: TID251
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def spoil(path, *rows):
+    """Makes the price of rows nan; without shuffling the second half is that of rank 1."""
+    table = pq.read_table(path)
+    price = table["price"].to_numpy().astype(np.float32)
+    price[list(rows)] = np.nan
+    table = table.set_column(table.column_names.index("price"), "price", pa.array(price))
+    pq.write_table(table, path)
+
+
+def messages(said):
+    """What the ranks say at their end; not torchrun, which dates its lines."""
+    return [line for line in said.splitlines() if "rank" in line and "not finite" in line]
+
+
+def test_a_loss_of_one_rank_ends_both(click_config, tmp_path):
+    config = click_config(shuffle=False)
+    spoil(tmp_path / "train.parquet", 700)
+    started = time.monotonic()
+    process = launch(config)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "This is a bug" not in said
+    own = [line for line in messages(said) if line.startswith("[rank 1] binary_cross_entropy is")]
+    assert len(own) == 1, said
+    assert f"{tmp_path}/train.parquet: row 700 (counted from 0)" in own[0]
+    # The other one knows why, long before a collective would time out.
+    assert any(line.startswith("another rank has ended: rank 1: ") for line in messages(said))
+    assert time.monotonic() - started < 100
+
+
+def test_both_leave_the_same_steps_out(click_config, tmp_path):
+    config = click_config(shuffle=False)
+    spoil(tmp_path / "train.parquet", 700, 10)
+    process = launch(config, **{"train_config.max_non_finite_steps": 2})
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "2 steps were left out, a loss or gradient was not finite" in said
+    # 500 rows of each rank.
+    assert list_checkpoints(tmp_path / "run")[-1].name == "model.ckpt-7"
+
+
+def test_the_other_ends_when_one_is_killed(click_config, tmp_path):
+    process = launch(click_config(), **{"train_config.num_epochs": 500})
+    while process.poll() is None and not list_checkpoints(tmp_path / "run"):
+        time.sleep(0.02)
+    ranks = psutil.Process(process.pid).children()
+    ranks[-1].kill()
+    _, said = process.communicate(timeout=60)
+    assert psutil.wait_procs(ranks, timeout=10)[1] == []
+    assert "another rank does not answer" in said, said
+    assert "This is a bug" not in said
+
+
+@pytest.mark.parametrize("whom", ["one rank", "torchrun"])
+def test_a_signal_stops_both_after_the_same_step(click_config, tmp_path, whom):
+    config = click_config(shuffle=False)
+    long = {"train_config.num_epochs": 500, "train_config.save_checkpoints_steps": 50}
+    process = launch(config, **long)
+    while process.poll() is None and not list_checkpoints(tmp_path / "run"):
+        time.sleep(0.02)
+    assert process.poll() is None
+    ranks = psutil.Process(process.pid).children()
+    target = process.pid if whom == "torchrun" else ranks[-1].pid
+    os.kill(target, signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert psutil.wait_procs(ranks, timeout=10)[1] == []
+    assert "interrupted by" in said, said
+    assert "This is a bug" not in said
+    checkpoint = list_checkpoints(tmp_path / "run")[-1]
+    assert f"is saved in {checkpoint}" in said
+    # Both gave the rows of the same number of batches of a pass.
+    stored = read_data_position(checkpoint)["position"]
+    rows = sum(end - start for part in stored["sources"].values() for start, end in part)
+    assert rows == min(2 * 64 * stored["num_batches"], ROWS)
+    limit = {"train_config.num_epochs": 0, "train_config.num_steps": 700}
+    process = launch(config, **long | limit)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert list_checkpoints(tmp_path / "run")[-1].name == "model.ckpt-699"
