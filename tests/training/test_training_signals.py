@@ -254,7 +254,8 @@ def test_a_killed_parent_leaves_nothing(click_config, tmp_path):
     run = tmp_path / "run"
     command = arguments(click_config(num_rows=4000), run, num_workers=2)
     parent = subprocess.Popen(
-        [sys.executable, "-m", "tzrec.cli", *command],
+        # Without an evaluation, whose loader has workers of its own.
+        [sys.executable, "-m", "tzrec.cli", *command, "--eval-input-path", ""],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},  # noqa: TID251
         stdout=subprocess.DEVNULL,

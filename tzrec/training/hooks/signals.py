@@ -21,6 +21,8 @@ logger = logging.getLogger("tzrec")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # torchrun passes on what the terminal has sent to everybody already.
 _ECHO_SECONDS = 2.0
+# Steps of several ranks between two exchanges, each of which takes a moment of the step.
+_VOTE_EVERY = 4
 
 
 class Interrupted(KeyboardInterrupt):
@@ -42,9 +44,9 @@ class Interrupted(KeyboardInterrupt):
 class SignalHook(Hook):
     """Ends training after the step in which SIGINT or SIGTERM came; a second one ends at once.
 
-    Of several ranks all stop after the same step, whoever got the signal. Put it before hooks
-    that save. The second signal finds the system's own handler, so that it also ends a process
-    that is stuck; what Python would do at its end is left out then.
+    Of several ranks all stop after the same step, a few later, whoever got the signal. Put it
+    before hooks that save. The second signal finds the system's own handler, so that it also ends
+    a process that is stuck; what Python would do at its end is left out then.
 
     Args:
         model_dir: the run, for the message.
@@ -75,7 +77,9 @@ class SignalHook(Hook):
 
     def after_step(self, trainer: Trainer, result: StepResult) -> None:
         """Asks the trainer to stop when a signal came to any of several ranks."""
-        if self._vote is not None and self._vote.cast(self.received is not None):
+        if self._vote is None or trainer.state.step % _VOTE_EVERY:
+            return
+        if self._vote.cast(self.received is not None):
             self._stop(trainer, self.received or signal.SIGTERM)
 
     def close(self) -> None:
