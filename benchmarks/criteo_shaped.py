@@ -7,6 +7,9 @@ on tables and Adam on the rest, one pass through `tzrec train`.
 A run of one step is timed too; what it takes (imports, building, saving) is subtracted, so the
 figures are those of a long run. CPU time is that of all processes that the command started.
 
+With ``--raw`` the same rows hold words instead of ids, which feature generation (FG_DAG) hashes
+into tables of the same size.
+
     python benchmarks/criteo_shaped.py --rows 1000000 --mixed_precision BF16 --threads 2
 """
 
@@ -51,7 +54,7 @@ train_config {{
 data_config {{
   batch_size: 4096
   dataset_type: ParquetDataset
-  fg_mode: FG_NONE
+  fg_mode: {fg_mode}
   label_fields: "label"
   num_workers: 1
 }}
@@ -92,16 +95,17 @@ def main() -> int:
     parser.add_argument(
         "--optimizer", default="adagrad", help="adagrad, rowwise_adagrad, sgd, adam"
     )
+    parser.add_argument("--raw", action="store_true", help="text ids through FG_DAG")
     parser.add_argument("--dir", type=Path, default=Path("experiments/criteo_shaped"))
     parser.add_argument("--set", action="append", default=[], dest="edits", metavar="A.B=V")
     args = parser.parse_args()
-    data = args.dir / f"train-{args.rows}.parquet"
+    data = args.dir / f"train-{args.rows}{'-raw' if args.raw else ''}.parquet"
     if not data.exists():
         started = time.perf_counter()
-        write_data(data, args.rows)
+        write_data(data, args.rows, raw=args.raw)
         print(f"made {data} in {time.perf_counter() - started:.0f} s")
     config = args.dir / "criteo_shaped.config"
-    config.write_text(config_text(data, args.dir / "model", args.optimizer))
+    config.write_text(config_text(data, args.dir / "model", args.optimizer, raw=args.raw))
     edits = [f"train_config.mixed_precision={args.mixed_precision}"] if args.mixed_precision else []
     edits += args.edits
     start_up = train(
@@ -120,8 +124,8 @@ def table_sizes() -> list[int]:
     return [int(size) for size in np.geomspace(SMALLEST, LARGEST, NUM_IDS).round()]
 
 
-def write_data(path: Path, rows: int, seed: int = 0) -> None:
-    """Writes the rows to ``path``, chunk by chunk."""
+def write_data(path: Path, rows: int, seed: int = 0, *, raw: bool = False) -> None:
+    """Writes the rows to ``path``, chunk by chunk; ``raw`` makes words of 8 letters of the ids."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     draws = []
@@ -142,7 +146,7 @@ def write_data(path: Path, rows: int, seed: int = 0) -> None:
         label = (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(np.float32)
         columns = {"label": label}
         columns |= {f"int_{i}": floats[i] for i in range(NUM_FLOATS)}
-        columns |= {f"cat_{i}": ids[i] for i in range(NUM_IDS)}
+        columns |= {f"cat_{i}": words(ids[i]) if raw else ids[i] for i in range(NUM_IDS)}
         table = pa.table(columns)
         writer = writer or pq.ParquetWriter(temporary, table.schema)
         writer.write_table(table)
@@ -150,8 +154,15 @@ def write_data(path: Path, rows: int, seed: int = 0) -> None:
     temporary.rename(path)
 
 
-def config_text(data: Path, model_dir: Path, optimizer: str) -> str:
+def words(ids: np.ndarray) -> pa.Array:
+    """Returns ids as hexadecimal words, as Criteo's are."""
+    scattered = (ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+    return pa.array([f"{number:08x}" for number in scattered.tolist()])
+
+
+def config_text(data: Path, model_dir: Path, optimizer: str, *, raw: bool = False) -> str:
     """Returns the config for the data."""
+    makes_ids = "hash_bucket_size" if raw else "num_buckets"
     floats = [f"int_{i}" for i in range(NUM_FLOATS)]
     ids = [f"cat_{i}" for i in range(NUM_IDS)]
     features = [
@@ -159,13 +170,14 @@ def config_text(data: Path, model_dir: Path, optimizer: str) -> str:
         for n in floats
     ] + [
         f'feature_configs {{ id_feature {{ feature_name: "{n}" expression: "user:{n}" '
-        f"num_buckets: {size} embedding_dim: 16 }} }}"
+        f"{makes_ids}: {size} embedding_dim: 16 }} }}"
         for n, size in zip(ids, table_sizes(), strict=True)
     ]
     return CONFIG.format(
         data=data,
         model=model_dir,
         optimizer=f"{optimizer}_optimizer",
+        fg_mode="FG_DAG" if raw else "FG_NONE",
         features="\n".join(features),
         ids=", ".join(f'"{n}"' for n in ids),
         floats=", ".join(f'"{n}"' for n in floats),
@@ -195,6 +207,7 @@ def report(args: argparse.Namespace, whole: Cost, start_up: Cost) -> None:
         "optimizer": args.optimizer,
         "mixed_precision": args.mixed_precision or "FP32",
         "threads": args.threads,
+        "raw": args.raw,
         "rows_per_second": round(args.rows / wall),
         "cpu_us_per_row": round(1e6 * cpu / args.rows, 1),
         "whole": asdict(whole),

@@ -1,5 +1,6 @@
 """A small click log with a planted signal, and a config that trains on it."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,14 @@ def click_config(tmp_path: Path):
         return write_click_files(tmp_path, sparse, shuffle=shuffle, num_rows=num_rows)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def restore_logging():
+    """Commands set up logging for their process; a test leaves it as it was."""
+    logger = logging.getLogger("tzrec")
+    state = logger.level, logger.propagate, list(logger.handlers)
+    yield
+    logger.setLevel(state[0])
+    logger.propagate = state[1]
+    logger.handlers[:] = state[2]

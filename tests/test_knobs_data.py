@@ -27,12 +27,14 @@ NAMED = (
 )
 COSTS = (f"{DATA}.sample_cost_field=cost", f"{DATA}.batch_cost_size=100")
 # Field → file, its other value, what both loaders set so that it matters.
+# Only feature generation normalises.
+NORMALISED = ("feature_configs[1].raw_feature.normalizer=method=minmax,min=0,max=2",)
 BATCHES = {
     "batch_size": ("data.parquet", "16", ()),
     "dataset_type": ("data.bin", "CsvDataset", ()),
-    "fg_encoded": ("data.parquet", "false", ()),
+    "fg_encoded": ("data.parquet", "false", NORMALISED),
     "fg_encoded_multival_sep": ("lists.parquet", ";", (f"{DATA}.fg_encoded_multival_sep=|",)),
-    "fg_mode": ("data.parquet", "FG_DAG", ()),
+    "fg_mode": ("data.parquet", "FG_DAG", NORMALISED),
     "label_fields": ("data.parquet", '["other"]', ()),
     "input_fields.input_name": ("bare.csv", "cost", NAMED),
     "input_fields.input_type": ("bare.csv", "DOUBLE", NAMED),

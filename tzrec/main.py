@@ -202,11 +202,13 @@ def export(
         checkpoint, _ = resolve(config.model_dir, checkpoint_path, config.export_config)
         features = _create_features(config.data_config, config.feature_configs)
         wrapper = restored_model(config, features, checkpoint)
+        golden, rows = golden_rows(config, features, options)
         path = export_artefact(
             config=config,
             model=wrapper.model,
             features=features,
-            golden=golden_rows(config, features, options),
+            golden=golden,
+            rows=rows,
             export_dir=export_dir,
             options=export_options,
         )

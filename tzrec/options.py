@@ -25,7 +25,6 @@ _PROCESS_DEFAULTS = {
 _LATER = {
     "INPUT_TILE": ("", "0", "1"),
     "INPUT_TILE_3_ONLINE": ("", "0"),
-    "USE_FARM_HASH_TO_BUCKETIZE": ("", "0", "false"),
     "USE_RTP": ("", "0"),
     "QUANT_EMB": ("", "0", "FP32"),
     "QUANT_EC_EMB": ("", "0", "FP32"),
@@ -46,6 +45,7 @@ class Options:
         log_level: level name of the logger ``tzrec``.
         seed: seed of the environment, None when it has none; a seed written in the config wins.
         deterministic: use torch's deterministic algorithms.
+        farm_hash: hash with FarmHash Fingerprint64 (``USE_FARM_HASH_TO_BUCKETIZE``).
         predict_queue_timeout: seconds before a stuck prediction queue is an error.
         process_group_timeout: seconds before a collective is an error, None = torch's default.
         rank: rank of this process among all.
@@ -60,6 +60,7 @@ class Options:
     log_level: str = "INFO"
     seed: int | None = None
     deterministic: bool = False
+    farm_hash: bool = False
     predict_queue_timeout: int = PREDICT_QUEUE_TIMEOUT
     process_group_timeout: int | None = None
     rank: int = 0
@@ -84,6 +85,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Options:
         log_level=_level(env),
         seed=_seed(env),
         deterministic=_flag(env, "USE_DETERMINISTIC_ALGORITHMS"),
+        farm_hash=_flag(env, "USE_FARM_HASH_TO_BUCKETIZE"),
         predict_queue_timeout=_integer(env, "PREDICT_QUEUE_TIMEOUT", PREDICT_QUEUE_TIMEOUT, 1),
         process_group_timeout=_integer(env, "PROCESS_GROUP_TIMEOUT_SECONDS", 0, 1) or None,
         rank=_integer(env, "RANK", 0, 0),

@@ -16,17 +16,6 @@ from tzrec.cli import job
 from tzrec.cli.console import quiet_libraries, run_command, setup_logging
 
 
-@pytest.fixture(autouse=True)
-def restore_logging():
-    logger = logging.getLogger("tzrec")
-    state = logger.level, logger.propagate, list(logger.handlers)
-    with warnings.catch_warnings():
-        yield
-    logger.setLevel(state[0])
-    logger.propagate = state[1]
-    logger.handlers[:] = state[2]
-
-
 def fail(error):
     def command():
         raise error

@@ -323,10 +323,6 @@ def test_wrong_config(problems_of, case):
 
 LATER = [
     ("dcn_v2", DEEPFM, ("deepfm {", "dcn_v2 {"), "70: model_config.dcn_v2: model DCNV2 comes with a later version"),
-    ("combo", DEEPFM, ("  raw_feature {\n    feature_name: \"age\"", "  combo_feature {\n    feature_name: \"age\""),
-     "49: feature_configs[3].combo_feature: feature kind combo_feature comes with a later version"),
-    ("fg mode", DEEPFM, ("FG_NONE", "FG_DAG"),
-     "20: data_config.fg_mode: feature generation (fg_mode: FG_DAG) comes with a later version"),
     ("sampler", DEEPFM, ("num_workers: 2", 'negative_sampler { input_path: "x" }'),
      "22: data_config.negative_sampler: sampler negative_sampler comes with a later version"),
     ("odps", DEEPFM, ("ParquetDataset", "OdpsDataset"), ("data/train-*.parquet", "odps://p/tables/t"), ("data/eval.parquet", ""),
@@ -351,7 +347,7 @@ def test_parts_of_later_versions_are_unsupported_and_nothing_else_is_said(proble
 
 
 def test_unsupported_and_wrong_together_is_a_config_error(problems_of):
-    error = problems_of(DEEPFM, ("FG_NONE", "FG_DAG"), ("num_epochs: 1", ""))
+    error = problems_of(DEEPFM, ("deepfm {", "dcn_v2 {"), ("num_epochs: 1", ""))
     assert isinstance(error, ConfigError)
     assert "later version" in str(error)
     assert "num_epochs: is missing" in str(error)

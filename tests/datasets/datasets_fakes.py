@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tzrec.batch import BASE_DATA_GROUP
 from tzrec.errors import FeatureError
+from tzrec.features.base import FgMode
 from tzrec.features.mask import hide_masked_rows
 
 
@@ -20,6 +21,7 @@ class FakeParsed:
     lengths: np.ndarray | None = None
     key_lengths: np.ndarray | None = None
     weights: np.ndarray | None = None
+    counts: None = None
 
 
 @dataclass
@@ -31,6 +33,8 @@ class IdFake:
     is_weighted: bool = False
     use_mask: bool = False
     data_group: str = BASE_DATA_GROUP
+    is_stub: bool = False
+    fg_mode: FgMode = FgMode.FG_NONE
     value_dim: int = 0
     is_sparse: bool = True
     is_sequence: bool = False
@@ -61,6 +65,8 @@ class DenseFake:
     name: str
     use_mask: bool = False
     data_group: str = BASE_DATA_GROUP
+    is_stub: bool = False
+    fg_mode: FgMode = FgMode.FG_NONE
     value_dim: int = 1
     is_sparse: bool = False
     is_sequence: bool = False
@@ -88,6 +94,8 @@ class FixedFake:
     parsed: FakeParsed
     is_sparse: bool
     is_sequence: bool
+    is_stub: bool = False
+    fg_mode: FgMode = FgMode.FG_NONE
     value_dim: int = 1
     is_weighted: bool = False
     use_mask: bool = False

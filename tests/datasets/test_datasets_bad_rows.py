@@ -157,13 +157,18 @@ def test_one_row_too_many_ends_the_run_and_says_which(tmp_path):
     assert flat(seen) == [i for i in range(30) if i not in (3, 8)]
 
 
-def test_numbers_that_are_not_finite_are_left_to_the_guard_or_left_out(tmp_path):
+def test_numbers_that_are_not_finite_are_left_to_the_guard_or_left_out(tmp_path, caplog):
     write(tmp_path, price={6: float("nan"), 21: float("-inf")})
     with loader(tmp_path, 0) as strict:
         assert len(flat(all_ids(strict))) == ROWS
     with loader(tmp_path, 2) as lenient:
         assert flat(all_ids(lenient)) == [i for i in range(ROWS) if i not in (6, 21)]
         assert lenient.num_bad_rows == 2
+        lenient.close()
+    # Said once, also where no summary of a training run follows (evaluation, prediction).
+    assert [r.message for r in caplog.records if "2 bad rows left out" in r.message] == [
+        f"{lenient.reader.input_path}: 2 bad rows left out"
+    ]
     with (
         loader(tmp_path, 1) as one,
         pytest.raises(DataError, match=r"row 21 .* 'price' holds -inf"),

@@ -97,16 +97,31 @@ class SlowFirst(IdFake):
         return super().parse(input_data, is_training)
 
 
+class HeldFirst(IdFake):
+    """Holds the batch that begins with id 0 until it is let go."""
+
+    free = threading.Event()
+
+    def parse(self, input_data, is_training=False):
+        if input_data["id"][0].as_py() == 0:
+            self.free.wait(5)
+        return super().parse(input_data, is_training)
+
+
 @pytest.mark.parametrize("in_order", [True, False])
 def test_without_order_the_first_batch_that_is_parsed_comes_first(
     in_order, tmp_path, workers_as_threads
 ):
     write(tmp_path, pa.array(range(20)))
-    SlowFirst.later.clear()
+    if in_order:
+        HeldFirst.free.set()
+    else:
+        HeldFirst.free.clear()
     text = f"in_order: {str(in_order).lower()} loader: PROCESS num_workers: 2"
     position = DataPosition()
-    with loader_of(tmp_path, text, features=[SlowFirst("id")], batch_size=4) as loader:
+    with loader_of(tmp_path, text, features=[HeldFirst("id")], batch_size=4) as loader:
         first = next(iter(loader))
+        HeldFirst.free.set()
         batches = list(loader)
     assert (ids_of(first)[0] == 0) == in_order
     assert sorted(i for batch in batches for i in ids_of(batch)) == list(range(20))

@@ -108,6 +108,9 @@ def test_paths_lists_globs_and_directories(parquet_files):
     nested = parquet_files / "day=1"
     nested.mkdir()
     pq.write_table(pa.table({"id": [7]}), nested / "x.parquet")
+    for unfinished in ("_temporary/0", "day=1/.staging", "_delta_log"):
+        (parquet_files / unfinished).mkdir(parents=True)
+        pq.write_table(pa.table({"id": [8]}), parquet_files / unfinished / "part-0.parquet")
     as_directory = ParquetReader(str(parquet_files), ["id"])
     assert [p.rsplit("/", 1)[1] for p in as_directory.paths] == [
         "x.parquet",

@@ -3,6 +3,7 @@
 import argparse
 import json
 from importlib import resources
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -107,3 +108,16 @@ def test_the_model_comes_near_the_best_possible(tmp_path):
     facts = json.loads((tmp_path / "demo" / "demo.json").read_text())
     assert facts["auc"] > facts["bayes_auc"] - 0.01
     assert facts["seconds"] < 300
+
+
+@pytest.mark.slow
+def test_a_model_of_the_raw_columns_is_as_good(tmp_path, monkeypatch):
+    """examples/feed_fg_dag.config, as its header says; 288,000 rows."""
+    from tzrec.main import evaluate, train_and_evaluate
+
+    monkeypatch.chdir(tmp_path)
+    example = Path(__file__).resolve().parents[2] / "examples" / "feed_fg_dag.config"
+    log = write_click_log(tmp_path / "experiments" / "demo" / "data")
+    train_and_evaluate(str(example))
+    auc = evaluate(str(example), eval_input_path=str(log.paths["test"]))["auc"]
+    assert auc > log.bayes_auc - 0.01

@@ -370,8 +370,8 @@ def test_debug_text(tmp_path):
     table = read_parquet(tmp_path)
     assert table.schema.names == ["probs", "__features__"]
     assert table["__features__"].to_pylist() == [
-        "a:1,2 | w:30:0.5,7:2 | s:8 | m:4 | x:0.1 | v:1,2",
-        "a: | w: | s:9 | m:5,6 | x:3 | v:4,5",
+        "a:1,2 | w:30:0.5,7:2.0 | s:8 | m:4 | x:0.1 | v:1.0,2.0",
+        "a: | w: | s:9 | m:5,6 | x:3.0 | v:4.0,5.0",
     ]
 
 
@@ -393,4 +393,4 @@ def test_debug_text_of_sequences():
         FakeFeature("s", is_sequence=True, sequence_delim=";"),
         FakeFeature("d", is_sequence=True, sequence_delim=";"),
     ]
-    assert features_text(batch, features).to_pylist() == ["s:0;1;2 | d:", "s: | d:1.5,2;3,4"]
+    assert features_text(batch, features).to_pylist() == ["s:0;1;2 | d:", "s: | d:1.5,2.0;3.0,4.0"]

@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from deploy_fakes import CPU, FEATURES, FakeModel, FakeWrapper, fake_data
 from torch import nn
 
 from tzrec.config import load_pipeline_config
-from tzrec.deploy import artefact, export, golden, torchscript
+from tzrec.deploy import artefact, assets, export, golden, torchscript
 from tzrec.deploy.artefact import read_manifest, verify_artefact
 from tzrec.deploy.export import export_artefact
 from tzrec.deploy.options import ExportOptions
@@ -356,6 +357,47 @@ class TestAssets:
         assert (path / stored.vocab_file).read_text() == "one\ntwo\n"
         assert stored.vocab_file in read_manifest(path).files
         assert config.feature_configs[0].id_feature.vocab_file == "words.txt"
+
+    def test_files_of_a_tokenizer(self, model, tmp_path):
+        """The stop characters lie in the folder of the feature around their message."""
+        folder = tmp_path / "data"
+        folder.mkdir()
+        (folder / "t.json").write_text("{}")
+        (folder / "stop.txt").write_text("!\n")
+        config = make_config()
+        feature = config.feature_configs.add().tokenize_feature
+        feature.feature_name, feature.expression, feature.embedding_dim = "t", "item:t", 4
+        feature.vocab_file, feature.asset_dir = "t.json", str(folder)
+        feature.text_normalizer.stop_char_file = "stop.txt"
+        path = run_export(model, tmp_path / "e", config=config)
+        stored = load_pipeline_config(path / artefact.PIPELINE_CONFIG)
+        found = stored.feature_configs[1].tokenize_feature
+        assert not found.asset_dir
+        assert (path / found.vocab_file).read_text() == "{}"
+        assert (path / found.text_normalizer.stop_char_file).read_text() == "!\n"
+        assets.resolve_feature_assets(stored, path)
+        # echo "!" | md5sum
+        name = "stop_8183aa57a23658efe7ba7aebe60816bc.txt"
+        assert found.text_normalizer.stop_char_file == str(path / name)
+
+    @pytest.mark.parametrize("library", ["bundled", "shop.operators", "own.py"])
+    def test_operators(self, model, tmp_path, library):
+        """A file travels; a module is imported from where it is installed."""
+        file = tmp_path / "own.py"
+        file.write_text("x = 1\n")
+        config = make_config()
+        feature = config.feature_configs.add().custom_feature
+        feature.feature_name, feature.operator_name = "c", "Own"
+        feature.operator_lib_file = str(file) if library == "own.py" else library
+        path = run_export(model, tmp_path / "e", config=config)
+        stored = load_pipeline_config(path / artefact.PIPELINE_CONFIG)
+        found = stored.feature_configs[1].custom_feature
+        assets.resolve_feature_assets(stored, path)
+        if library != "own.py":
+            assert found.operator_lib_file == library
+            return
+        assert found.operator_lib_file.startswith(str(path / "own_"))
+        assert "x = 1" in Path(found.operator_lib_file).read_text()
 
     def test_missing_vocabulary(self, model, tmp_path):
         with pytest.raises(

@@ -55,6 +55,51 @@ def test_types(values, wanted, expected):
     assert found.to_pylist() == expected.to_pylist()
 
 
+FLOAT_LISTS = pa.list_(pa.float32())
+COUNTS = pa.map_(pa.string(), pa.int32())
+
+
+@pytest.mark.parametrize(
+    ("values", "trained", "expected"),
+    [
+        # Numbers become of the type that training had, where it can hold them.
+        ([0.1, None], pa.float32(), pa.array([0.1, None], pa.float32())),
+        ([3, None], pa.float32(), pa.array([3, None], pa.float32())),
+        (pd.Series([3.0, float("nan")]), pa.int64(), pa.array([3, None], pa.int64())),
+        ([1.5], pa.int64(), pa.array([1.5], pa.float64())),
+        ([2**40], pa.int32(), pa.array([2**40], pa.int64())),
+        ([[0.5], None, []], FLOAT_LISTS, pa.array([[0.5], None, []], FLOAT_LISTS)),
+        # What is missing altogether has the type of training.
+        ([None], COUNTS, pa.array([None], COUNTS)),
+        ([[], None], FLOAT_LISTS, pa.array([[], None], FLOAT_LISTS)),
+        # Text stays text: a feature that splits it does the same with lists.
+        (["1;2"], FLOAT_LISTS, pa.array(["1;2"])),
+        (["a"], pa.int64(), pa.array(["a"])),
+        # Objects of JSON, and pairs, are maps.
+        ([{"a": 1, "b": 2}, None, {}], COUNTS, pa.array([[("a", 1), ("b", 2)], None, []], COUNTS)),
+        ([[("a", 1)], None, []], COUNTS, pa.array([[("a", 1)], None, []], COUNTS)),
+        ([None, {"a": 1.0}], COUNTS, pa.array([None, [("a", 1)]], COUNTS)),
+        (
+            [{"a": 0.5}],
+            None,
+            pa.array([[("a", 0.5)]], pa.map_(pa.string(), pa.float64())),
+        ),
+        ([{}, None], COUNTS, pa.array([[], None], COUNTS)),
+        (pd.Series([{"a": 1}, float("nan")]), COUNTS, pa.array([[("a", 1)], None], COUNTS)),
+    ],
+)
+def test_types_of_training(values, trained, expected):
+    found = one(values, ColumnType(None, pa.string(), trained))
+    assert found.type == expected.type
+    assert found.to_pylist() == expected.to_pylist()
+
+
+@pytest.mark.parametrize("values", [[{"a": 1}, 7], [{"a": {"b": 1}}], [{"a": 1}, {"a": "x"}]])
+def test_no_maps(values):
+    with pytest.raises(DataError, match="'c'"):
+        one(values)
+
+
 def test_only_what_is_asked_for():
     frame = pd.DataFrame({"a": [1], "odd": [object()]})
     assert to_columns(frame, {"a": IDS})["a"].to_pylist() == [1]

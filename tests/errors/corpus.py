@@ -82,6 +82,16 @@ def json_config(old, new):
     return make
 
 
+AGE = '  raw_feature {\n    feature_name: "age"\n    expression: "user:age"\n  }'
+NUMBER = 'feature_name: "age"'
+IDS = f"{NUMBER} embedding_dim: 16 hash_bucket_size: 5"
+
+
+def generate(feature, *edits, mode="FG_DAG"):
+    """Edits that generate the feature ``age`` otherwise."""
+    return (("FG_NONE", mode), (AGE, f"  {feature}"), *edits)
+
+
 def cut(name, keep):
     """Cuts a file short."""
 
@@ -281,8 +291,43 @@ CORPUS = {
         config("encoder of an unknown group", "c.config:43: model_config.feature_groups[0].sequence_encoders[0].simple_attention.input: there is no sequence group 'hist'; did you mean 'history'?", text=DIN, edits=(('input: "history"', 'input: "hist"'),)),
         config("heads do not divide the width", "c.config:43: model_config.feature_groups[0].sequence_encoders[0].self_attention_encoder.multihead_attn_dim: 10 cannot be divided among 4 heads (num_heads)", text=DIN, edits=(('simple_attention { input: "history" }', "self_attention_encoder { multihead_attn_dim: 10 num_heads: 4 }"),)),
         config("model of a later version", "c.config:70: model_config.dcn_v2: model DCNV2 comes with a later version", edits=(("deepfm {", "dcn_v2 {"),)),
-        config("feature of a later version", "c.config:49: feature_configs[3].combo_feature: feature kind combo_feature comes with a later version", edits=(('  raw_feature {\n    feature_name: "age"', '  combo_feature {\n    feature_name: "age"'),)),
         config("class that cannot be imported", "model_config.custom_model.class_path: cannot import 'no.such' for the class 'no.such.Model': no module 'no'", known="run", edits=(("deepfm {\n    deep { hidden_units: [64, 32] }\n    final { hidden_units: [16] }\n  }", 'custom_model { class_path: "no.such.Model" }'),)),
+    ],
+    "Feature generation": [
+        config("side misspelt", "c.config:49: feature_configs[3].lookup_feature.map: unknown side 'usr' in 'usr:age'; did you mean 'user'?", edits=generate(f'lookup_feature {{ {NUMBER} map: "usr:age" key: "item:item_id" }}')),
+        config("no variables", "c.config:49: feature_configs[3].expr_feature.variables: is missing: write side:column", edits=generate(f'expr_feature {{ {NUMBER} expression: "1 + 1" }}')),
+        config("cross of one input", "c.config:49: feature_configs[3].combo_feature: combo_feature 'age' has 1 inputs, needs at least 2", edits=generate(f'combo_feature {{ {IDS} expression: "user:age" }}')),
+        config("mask without values", "c.config:49: feature_configs[3].bool_mask_feature: bool_mask_feature 'age' has 1 inputs; it takes the values and their mask", edits=generate(f'bool_mask_feature {{ {IDS} expression: "user:age" }}')),
+        config("feature that is read does not exist", "c.config:49: feature_configs[3].combo_feature.expression[1]: there is no feature 'prise'; did you mean 'price'?", edits=generate(f'combo_feature {{ {IDS} expression: ["user:age", "feature:prise"] }}')),
+        config("features read each other", "c.config:43: feature_configs[2].raw_feature.expression: features read each other in a circle: price → age → price", edits=generate(f'combo_feature {{ {IDS} expression: ["user:age", "feature:price"] }}', ("item:price", "feature:age"))),
+        config("FG_NORMAL: a feature reads another", "c.config:49: feature_configs[3].combo_feature.expression[1]: reads the feature 'price', but in FG_NORMAL every feature is generated alone", edits=generate(f'combo_feature {{ {IDS} expression: ["user:age", "feature:price"] }}', mode="FG_NORMAL")),
+        config("FG_NORMAL: a stub", "c.config:49: feature_configs[3].raw_feature.stub_type: stubs are read by other features, but in FG_NORMAL every feature is generated alone", edits=generate(f'raw_feature {{ {NUMBER} expression: "user:age" stub_type: true }}', ('"price", "age"]', '"price"]'), mode="FG_NORMAL")),
+        config("stub in a group", "c.config:49: feature_configs[3].raw_feature.stub_type: feature 'age' is only an intermediate result, but a group uses it", edits=generate(f'raw_feature {{ {NUMBER} expression: "user:age" stub_type: true }}')),
+        config("expression not closed", "c.config:49: feature_configs[3].expr_feature.expression: expression 'log(age': ')' is missing after the arguments of log at character 8", edits=generate(f'expr_feature {{ {NUMBER} expression: "log(age" variables: "user:age" }}')),
+        config("function misspelt", "c.config:49: feature_configs[3].expr_feature.expression: expression '2 * lgo(age)': there is no function 'lgo'; did you mean 'log'? at character 5", edits=generate(f'expr_feature {{ {NUMBER} expression: "2 * lgo(age)" variables: "user:age" }}')),
+        config("variable misspelt", "c.config:49: feature_configs[3].expr_feature.expression: expression 'agee + 1' has the variable 'agee', which is not in variables: age; did you mean 'age'?", edits=generate(f'expr_feature {{ {NUMBER} expression: "agee + 1" variables: "user:age" }}')),
+        config("too many arguments", "c.config:49: feature_configs[3].expr_feature.expression: expression 'log(age, 2)': log takes 1 argument(s), not 2 at character 1", edits=generate(f'expr_feature {{ {NUMBER} expression: "log(age, 2)" variables: "user:age" }}')),
+        config("normalizer misspelt", "c.config:49: feature_configs[3].raw_feature.normalizer: normalizer 'method=log2' must begin with method=; methods are log10, zscore, minmax, expression; did you mean 'log10'?", edits=generate(f'raw_feature {{ {NUMBER} expression: "user:age" normalizer: "method=log2" }}')),
+        config("normalizer lacks a number", "c.config:49: feature_configs[3].raw_feature.normalizer: normalizer 'method=zscore,mean=1' lacks standard_deviation", edits=generate(f'raw_feature {{ {NUMBER} expression: "user:age" normalizer: "method=zscore,mean=1" }}')),
+        config("normalizer's expression", "c.config:49: feature_configs[3].raw_feature.normalizer: normalizer: expression 'x+': an operand is missing at character 3", edits=generate(f'raw_feature {{ {NUMBER} expression: "user:age" normalizer: "method=expression,expr=x+" }}')),
+        config("default that is no number", "c.config:49: feature_configs[3].raw_feature.default_value: default_value 'none' of age is not a number", edits=generate(f'raw_feature {{ {NUMBER} expression: "user:age" default_value: "none" }}')),
+        config("default of another size", "c.config:49: feature_configs[3].raw_feature.default_value: default_value '1,2' of age has 2 numbers, but value_dim is 3", edits=generate(f'raw_feature {{ {NUMBER} expression: "user:age" default_value: "1,2" separator: "," value_dim: 3 }}')),
+        config("overlap method misspelt", "c.config:49: feature_configs[3].overlap_feature.method: overlap_feature 'age': method is 'is_equals', must be one of …; did you mean 'is_equal'?", edits=generate(f'overlap_feature {{ {NUMBER} query: "user:age" title: "item:item_id" method: "is_equals" }}')),
+        config("combiner misspelt", "c.config:49: feature_configs[3].lookup_feature.combiner: combiner is 'summ', must be one of sum, mean, avg, min, max, count, gap_min, gap_max or \"\"; did you mean 'sum'?", edits=generate(f'lookup_feature {{ {NUMBER} map: "user:age" key: "item:item_id" combiner: "summ" }}')),
+        config("separator of two characters", "c.config:49: feature_configs[3].combo_feature.separator: separator is '||', must be one character of ASCII", edits=generate(f'combo_feature {{ {IDS} expression: ["user:age", "item:price"] separator: "||" }}')),
+        config("value type misspelt", "c.config:49: feature_configs[3].lookup_feature.fg_value_type: value_type is 'flaot', must be one of string, float, double, int32, int64; did you mean 'float'?", edits=generate(f'lookup_feature {{ {NUMBER} map: "user:age" key: "item:item_id" fg_value_type: "flaot" }}')),
+        config("tokenizer file is missing", "c.config:49: feature_configs[3].tokenize_feature.vocab_file: tokenizer file t.json cannot be read: No such file or directory (os error 2)", edits=generate(f'tokenize_feature {{ {NUMBER} embedding_dim: 16 expression: "user:age" vocab_file: "t.json" }}')),
+        config("tokenizer misspelt", "c.config:49: feature_configs[3].tokenize_feature.tokenizer_type: tokenizer_type is 'bpee', must be one of bpe, sentencepiece; did you mean 'bpe'?", edits=generate(f'tokenize_feature {{ {NUMBER} embedding_dim: 16 expression: "user:age" vocab_file: "t.json" tokenizer_type: "bpee" }}')),
+        config("tokens as a sequence of any length", "c.config:49: feature_configs[3].tokenize_feature.tokens_as_sequence: needs sequence_length", edits=generate(f'tokenize_feature {{ {NUMBER} embedding_dim: 16 expression: "user:age" vocab_file: "t.json" tokens_as_sequence: true }}')),
+        config("operator misspelt", "c.config:49: feature_configs[3].custom_feature.operator_name: operator 'EditDistanc': cannot import x.y: No module named 'x'; did you mean 'EditDistance'?", edits=generate(f'custom_feature {{ {NUMBER} operator_name: "EditDistanc" operator_lib_file: "x.y" expression: ["user:age", "item:price"] }}')),
+        config("operator in a shared object", "c.config:49: feature_configs[3].custom_feature.operator_name: operator 'Own': own.so is a shared object of another feature generator", edits=generate(f'custom_feature {{ {NUMBER} operator_name: "Own" operator_lib_file: "own.so" expression: "user:age" }}')),
+        config("too few inputs of an operator", "c.config:49: feature_configs[3].custom_feature: EditDistance takes 2 input(s), not 1", edits=generate(f'custom_feature {{ {NUMBER} operator_name: "EditDistance" operator_lib_file: "x" expression: "user:age" }}')),
+        config("two mistakes in two features", "c.config:43: feature_configs[2].raw_feature.normalizer: normalizer 'log10' must begin with method=; methods are log10, zscore, minmax, expression", edits=generate(f'combo_feature {{ {IDS} expression: "user:age" }}', ('"item:price"', '"item:price" normalizer: "log10"')), messages=2),
+        files("input is not in the file", "c.config:49: feature_configs[3].expr_feature.variables[0]: input column 'agee' is not in file '{cwd}/data/train-0.parquet'; did you mean 'age'?", edits=generate(f'expr_feature {{ {NUMBER} expression: "agee + 1" variables: "user:agee" }}')),
+        files("map where an id goes", "c.config:27: feature_configs[0].id_feature.expression: feature 'user_id': column 'user_id' is a map; the feature takes text, numbers or lists (file '{cwd}/data/train-0.parquet')", edits=(("FG_NONE", "FG_DAG"),), columns={"user_id": pa.array([[("a", 1)]] * ROWS, pa.map_(pa.string(), pa.int64()))}),
+        files("lists of lists where there is no sequence", "c.config:51: feature_configs[3].raw_feature.expression: feature 'age': column 'age' cannot be read: its type is list<item: list<item: int64>> (file '{cwd}/data/train-0.parquet')", edits=(("FG_NONE", "FG_DAG"),), columns={"age": pa.array([[[1]]] * ROWS)}),
+        files("FG_BUCKETIZE: a map where an id goes", "c.config:26: feature_configs[0].id_feature.feature_name: feature 'user_id': column 'user_id' is a map; the feature takes text, numbers or lists (file '{cwd}/data/train-0.parquet')", edits=(("FG_NONE", "FG_BUCKETIZE"),), columns={"user_id": pa.array([[("a", 1)]] * ROWS, pa.map_(pa.string(), pa.int64()))}),
+        rows("text that is no number", "{cwd}/data/train-0.parquet: row group 0, row 40 (counted from 0): feature age of age: column 'age' holds 'old', which is not a number (column 'age' is 'old')", edits=(("FG_NONE", "FG_DAG"),), columns={"age": pa.array(["old" if row == 40 else "7" for row in range(ROWS)])}),
     ],
     "Labels, losses and metrics": [
         config("no label_fields", "c.config:17: data_config.label_fields: is missing: no column is named to learn from", edits=(('  label_fields: "clk"\n', ""),)),

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from feed_data import FEED, feed_table, write_tokenizer
 from shape_data import shape_table
 from sklearn.metrics import roc_auc_score
 
@@ -43,6 +44,7 @@ GOLDEN = {
     "multi_tower_din_taobao": (0.69463, 0.68932, 0.59721, 0.8111),
     "multi_tower_taobao": (0.69376, 0.68370, 0.48566, 0.8330),
     "wide_and_deep_criteo": (0.69221, 0.64385, 0.52469, 0.8356),
+    "feed_fg_dag": (1.04485, 0.52541, 0.33456, 0.7831),
     "demo": (0.73990, 0.68444, 0.56891, 0.8092),
 }
 LOSS_TOLERANCE, LAST_TOLERANCE, AUC_TOLERANCE = 1e-4, 1e-2, 5e-3
@@ -58,6 +60,16 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _tokenizer(tmp_path_factory):
+    """Works where the feed finds its tokenizer."""
+    root = tmp_path_factory.mktemp("work")
+    write_tokenizer(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        yield
 
 
 @pytest.fixture
@@ -91,6 +103,7 @@ def small(path):
         "train_config.use_tensorboard": False,
         "data_config.batch_size": BATCH,
         "data_config.num_workers": 1,
+        "data_config.loader": "THREAD",
     }
     for part, rate in (("sparse_optimizer", 0.05), ("dense_optimizer", 0.005)):
         optimizer = getattr(config.train_config, part).WhichOneof("optimizer")
@@ -109,8 +122,13 @@ def learn(path, root):
     """Trains on generated rows; returns the config that the run left."""
     edits = small(path)
     config = prepare(str(path), edit_config_json=edits).config
-    for name, rows, seed in (("train", BATCH * STEPS, 1), ("eval", 1000, 2)):
-        pq.write_table(shape_table(config, rows, seed=seed), root / f"{name}.parquet")
+    train, evaluation = BATCH * STEPS, 1000
+    if path == FEED:
+        tables = feed_table(0, train), feed_table(train, train + evaluation)
+    else:
+        tables = shape_table(config, train, seed=1), shape_table(config, evaluation, seed=2)
+    for name, table in zip(("train", "eval"), tables, strict=True):
+        pq.write_table(table, root / f"{name}.parquet")
     train_and_evaluate(
         str(path),
         train_input_path=str(root / "train.parquet"),
@@ -206,6 +224,7 @@ def test_the_header_says_what_it_needs(path):
     for change in re.findall(r"# Change:  add (.*)", header):
         assert main(["check", str(path), *shlex.split(change)]) == 0
     for name in re.findall(r"^# {12}(\w+) ", header, re.MULTILINE):
-        # The columns of the table: first of a range, a label or a feature.
-        named = {f.name for f in build_features(config.data_config, config.feature_configs)}
+        # The columns of the table: first of a range, a label or read by a feature.
+        features = build_features(config.data_config, config.feature_configs)
+        named = {column for f in features for column in f.inputs}
         assert name in {*named, *config.data_config.label_fields}

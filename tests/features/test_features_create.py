@@ -6,13 +6,12 @@ import pytest
 from features_helpers import config, feature, id_feature, raw_feature
 
 from tzrec.constant import BASE_DATA_GROUP, NEG_DATA_GROUP
-from tzrec.errors import ConfigError, Unsupported
+from tzrec.errors import ConfigError
 from tzrec.features.feature import (
     BaseFeature,
     FgMode,
     create_feature_configs,
     create_features,
-    create_fg_json,
 )
 from tzrec.features.id_feature import IdFeature
 from tzrec.features.raw_feature import RawFeature
@@ -89,30 +88,8 @@ def test_value_dim():
     assert raw_feature("value_dim: 3").value_dim == 3
 
 
-@pytest.mark.parametrize("mode", [FgMode.FG_NORMAL, FgMode.FG_DAG, FgMode.FG_BUCKETIZE])
-def test_modes_of_feature_generation(mode):
-    with pytest.raises(Unsupported, match=mode.name):
-        create_features([config(ID)], fg_mode=mode)
-
-
 def test_modes_are_those_of_the_schema():
     assert {mode.name: mode.value for mode in FgMode} == dict(FgModeProto.items())
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ('combo_feature { feature_name: "c" }', "combo_feature"),
-        ('sequence_lookup_feature { feature_name: "c" }', "sequence_lookup_feature"),
-        (
-            'sequence_feature { sequence_name: "s" features { expr_feature { } } }',
-            "expr_feature",
-        ),
-    ],
-)
-def test_kinds_of_later_versions(text, kind):
-    with pytest.raises(Unsupported, match=f"feature kind {kind} comes with a later version"):
-        create_features([config(text)])
 
 
 @pytest.mark.parametrize(
@@ -125,9 +102,6 @@ def test_kinds_of_later_versions(text, kind):
         ),
         (SEQUENCE.replace('"click"', '""'), "sequence_name is empty"),
         (SEQUENCE.replace('"|"', '""'), "sequence_delim is empty"),
-        (ID.replace("embedding_dim: 4", "embedding_dim: 0"), "embedding_dim is missing or 0"),
-        (RAW.replace(" }", " boundaries: 1 }"), "embedding_dim is missing or 0"),
-        (RAW.replace(" }", " mlp {} }"), "embedding_dim is missing or 0"),
         (RAW.replace(" }", " value_dim: 0 }"), "value_dim is 0"),
         (
             RAW.replace(" }", " mlp {} embedding_dim: 4 boundaries: 1 }"),
@@ -166,9 +140,30 @@ def test_empty_multival_separator():
         create_features([config(ID)], fg_encoded_multival_sep="")
 
 
-def test_stub_has_no_output():
+@pytest.mark.parametrize(
+    "text",
+    [
+        ID.replace("embedding_dim: 4", "embedding_dim: 0"),
+        RAW.replace(" }", " boundaries: 1 }"),
+        RAW.replace(" }", " mlp {} }"),
+    ],
+)
+def test_an_embedded_feature_needs_a_width(text):
+    (made,) = create_features([config(text)])
+    with pytest.raises(ConfigError, match="embedding_dim is missing or 0"):
+        _ = made.output_dim
+
+
+def test_stubs_are_there_where_others_read_them():
     stub = config(ID.replace(" }", " stub_type: true }"))
-    assert [f.name for f in create_features([stub, config(RAW)])] == ["price"]
+
+    def names(mode):
+        return [f.name for f in create_features([stub, config(RAW)], fg_mode=mode)]
+
+    assert names(FgMode.FG_NONE) == names(FgMode.FG_BUCKETIZE) == ["price"]
+    assert names(FgMode.FG_DAG) == ["cat", "price"]
+    with pytest.raises(ConfigError, match="stub_type needs FG_DAG"):
+        names(FgMode.FG_NORMAL)
 
 
 def test_data_groups():
@@ -206,11 +201,6 @@ def test_assets_move(tmp_path):
     assert create_feature_configs(features)[0] == config(text)
     (again,) = create_features([create_feature_configs(features, asset_dir=str(tmp_path))[0]])
     assert again.num_embeddings == 2
-
-
-def test_fg_json_comes_later():
-    with pytest.raises(Unsupported, match=r"fg\.json of 1 features"):
-        create_fg_json(create_features([config(ID)]))
 
 
 def test_features_travel_to_worker_processes():

@@ -3,6 +3,10 @@
 import pytest
 from test_features_bucketizer import of, of_boundaries
 
+from tzrec.features.bucketizer import create_bucketizer
+from tzrec.features.feature import FgMode, create_features
+from tzrec.protos.feature_pb2 import FeatureConfig, IdFeature, TokenizeFeature
+
 WORDS = ["a", "b", "c"]
 
 
@@ -53,3 +57,47 @@ def test_identity_says_what_a_person_asks_for():
     assert facts == {"kind": "vocab_list", "rows": 5, "oov_id": 1, "default_id": 0, "words": 3}
     assert of(hash_bucket_size=7).identity["hash"] == "murmur_hash64a"
     assert of_boundaries(1.0, 2.0).identity["boundaries"] == [1.0, 2.0]
+
+
+def test_the_hash_counts():
+    message = IdFeature(feature_name="a", expression="user:a", embedding_dim=4, hash_bucket_size=7)
+    farm = create_bucketizer(message, farm_hash=True)
+    assert farm.identity["hash"] == "farm_fingerprint64"
+    assert farm.fingerprint != of(hash_bucket_size=7).fingerprint
+    # Ids that are in the columns already do not depend on it, nor do those of other kinds.
+    config = FeatureConfig(id_feature=message)
+    encoded, generated = (
+        create_features([config], mode, farm_hash=True)[0].bucketizer
+        for mode in (FgMode.FG_NONE, FgMode.FG_DAG)
+    )
+    assert encoded.fingerprint == of(hash_bucket_size=7).fingerprint
+    assert generated.fingerprint == farm.fingerprint
+    message = IdFeature(feature_name="a", embedding_dim=4, num_buckets=7)
+    assert create_bucketizer(message, farm_hash=True).fingerprint == of(num_buckets=7).fingerprint
+
+
+def test_a_tokenizer_is_its_words_and_its_file(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+
+    def tokens(name, words, lower=False):
+        model = tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="a")
+        tokenizer = tokenizers.Tokenizer(model)
+        if lower:
+            tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+        path = str(tmp_path / name)
+        tokenizer.save(path)
+        message = TokenizeFeature(
+            feature_name="t", expression="item:t", embedding_dim=4, vocab_file=path
+        )
+        return create_features([FeatureConfig(tokenize_feature=message)])[0].bucketizer
+
+    one, same = tokens("one", WORDS), tokens("same", WORDS)
+    assert one.rows == 3
+    assert one.vocabulary == {"a": 0, "b": 1, "c": 2}
+    assert one.identity["words"] == 3
+    assert one.fingerprint == same.fingerprint
+    assert tokens("more", [*WORDS, "d"]).fingerprint != one.fingerprint
+    # The same words, but texts are cut in another way.
+    lower = tokens("lower", WORDS, lower=True)
+    assert lower.vocabulary == one.vocabulary
+    assert lower.fingerprint != one.fingerprint

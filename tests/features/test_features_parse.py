@@ -228,9 +228,9 @@ class TestMask:
     @pytest.mark.parametrize(
         ("make", "text", "message"),
         [
-            (id_feature, 'default_value: "abc"', "'abc' is not a whole number"),
-            (raw_feature, 'default_value: "abc"', "could not convert"),
-            (raw_feature, 'default_value: "1\\0352"', "it holds 2 numbers, but value_dim is 1"),
+            (id_feature, 'default_value: "abc"', "default_value 'abc' of cat is no whole number"),
+            (raw_feature, 'default_value: "abc"', "default_value 'abc' of price is not a number"),
+            (raw_feature, 'default_value: "1\\0352"', "has 2 numbers, but value_dim is 1"),
         ],
     )
     def test_default_that_cannot_be(self, make, text, message):

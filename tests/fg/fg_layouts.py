@@ -30,12 +30,12 @@ def sliced(column, before, after, filler):
     """The column as a slice of a longer one."""
     if not (before or after):
         return column
-    edge = array([filler], column.type) if not pa.types.is_dictionary(column.type) else None
-    if edge is None:
-        rows = column.to_pylist()
-        whole = array([filler] * before + rows + [filler] * after, column.type)
-    else:
-        whole = pa.concat_arrays([edge] * before + [column] + [edge] * after)
+    encoded = pa.types.is_dictionary(column.type)
+    flat = column.dictionary_decode() if encoded else column
+    edge = pa.array([filler], flat.type)
+    whole = pa.concat_arrays([edge] * before + [flat] + [edge] * after)
+    if encoded:
+        whole = whole.dictionary_encode().cast(column.type)
     return whole.slice(before, len(column))
 
 

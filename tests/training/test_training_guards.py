@@ -113,6 +113,9 @@ def test_it_is_told_once_after_enough_rows_or_at_the_end(caplog):
 def test_a_late_change_is_seen():
     """Less often than before, but it is."""
     hook = look(dense(1.0), num_rows=10_000)
+    # One of these is looked at.
+    look(*[dense(1.0)] * 16, num_rows=10, hook=hook)
+    assert hook.findings() == ["feature 'price' is 1 in all 10,010 rows looked at"]
     assert look(*[dense(2.0)] * 16, hook=hook).findings() == []
 
 
@@ -151,6 +154,13 @@ def test_the_summary_says_what_came_of_the_run_and_how_to_go_on():
     assert last(num_steps=2).endswith("--set train_config.num_steps=4")
 
 
+def test_the_last_loss_is_that_of_the_last_step():
+    """Also where no line was due for it; rows are (value, 1), the loss is mean(x w)."""
+    progress = ProgressHook(100, bar=False)
+    _trainer([progress], num_epochs=1).fit()
+    assert progress.last_losses["total_loss"] == pytest.approx((1 - 0.1 * (1.0 + 1.5)) * 2.0)
+
+
 def change(tmp_path, name, values):
     table = pq.read_table(tmp_path / "train.parquet")
     column = pa.array(values, table[name].type)
@@ -173,6 +183,17 @@ def test_a_run_tells_them_in_its_summary(click_config, tmp_path, caplog):
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == told
     for sentence in told:
         assert sentence in caplog.records[-2].message
+
+
+@pytest.mark.parametrize(("every", "waiting"), [(3, 1), (6, 4), (4, 0)])
+def test_batches_that_wait_for_an_update_are_told(click_config, caplog, every, waiting):
+    """Of the 16 batches of a pass."""
+    caplog.set_level("INFO", logger="tzrec")
+    edits = [*ONE_PASS, f"train_config.gradient_accumulation_steps={every}"]
+    train_and_evaluate(str(click_config()), edits=edits)
+    told = f"that have not moved the weights: {waiting}; an update takes {every} "
+    assert (told in caplog.records[-2].message) == bool(waiting)
+    assert ("have not moved" in caplog.text) == bool(waiting)
 
 
 def test_a_label_out_of_range_names_file_and_row(click_config, tmp_path):

@@ -93,16 +93,18 @@ def test_the_other_ends_when_one_is_killed(click_config, tmp_path):
     assert "This is a bug" not in said
 
 
-@pytest.mark.parametrize("whom", ["one rank", "torchrun"])
+@pytest.mark.parametrize("whom", ["one rank", "torchrun", "torchrun and data workers"])
 def test_a_signal_stops_both_after_the_same_step(click_config, tmp_path, whom):
     config = click_config(shuffle=False)
     long = {"train_config.num_epochs": 500, "train_config.save_checkpoints_steps": 50}
+    if whom == "torchrun and data workers":  # it signals the process group of each rank
+        long |= {"data_config.loader": "PROCESS", "data_config.num_workers": 1}
     process = launch(config, **long)
     while process.poll() is None and not list_checkpoints(tmp_path / "run"):
         time.sleep(0.02)
     assert process.poll() is None
     ranks = psutil.Process(process.pid).children()
-    target = process.pid if whom == "torchrun" else ranks[-1].pid
+    target = ranks[-1].pid if whom == "one rank" else process.pid
     os.kill(target, signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert psutil.wait_procs(ranks, timeout=10)[1] == []

@@ -292,6 +292,26 @@ def test_tables_and_layers_are_named(click_config, monkeypatch, change, said):
         train_and_evaluate(str(click_config()), edits=ONE_PASS)
 
 
+def test_a_gradient_that_waits_is_not_saved(click_config, tmp_path, monkeypatch):
+    """The loss and all weights are finite; the update that comes after the save is not."""
+    call = Trainer._call
+
+    def spoil_backward(trainer, method, *args):
+        if method == "before_forward" and trainer.state.step == 4:
+            layer = trainer.base_model.get_submodule("final_mlp")
+            layer.register_full_backward_hook(
+                lambda module, inputs, outputs: tuple(gradient * INF for gradient in inputs)
+            )
+        return call(trainer, method, *args)
+
+    monkeypatch.setattr(Trainer, "_call", spoil_backward)
+    edits = [*ONE_PASS, "train_config.gradient_accumulation_steps=6"]
+    edits += ["train_config.save_checkpoints_steps=2"]
+    with pytest.raises(TrainingError, match=r"accumulated gradient of \S+ .*is not finite after"):
+        train_and_evaluate(str(click_config()), edits=edits)
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["model.ckpt-2"]
+
+
 def test_no_table_moves_in_a_step_that_is_left_out(click_config, tmp_path, monkeypatch):
     """The gradient becomes infinite on its way to the tables, after the dense ones were fine."""
     call, seen = Trainer._call, {}

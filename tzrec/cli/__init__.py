@@ -24,10 +24,11 @@ COMMANDS: Mapping[str, str] = {
     "predict": "predict a table with an exported model or a checkpoint",
     "export": "export a checkpoint as a TorchScript model",
     "data": "convert data sets to input files",
+    "fg": "show, run or measure feature generation",
     "doctor": "check this machine's installation",
 }
 
-_WITH_CONFIG = ("check", "train", "eval", "predict", "export")
+_WITH_CONFIG = ("check", "train", "eval", "predict", "export", "fg")
 
 _HELP = """\
 usage: tzrec COMMAND ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tzrec.cli.parser import add_config, add_edit_json, add_edits, config_of
+from tzrec.cli.rules import RULES
 from tzrec.config.messages import shortest_float, which_field
 from tzrec.config.pipeline import Pipeline, prepare
 from tzrec.config.validate.frame import Context
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         edit_config_json=args.edit_config_json,
         edits=args.edits,
         log_warnings=False,
+        rules=RULES,
     )
     for line in pipeline.warning_lines():
         print(f"warning: {line}")

@@ -13,13 +13,17 @@ from tzrec.config.feature_facts import FeatureFacts
 from tzrec.config.messages import which_field
 from tzrec.config.model_facts import MODELS
 from tzrec.config.problem import Problem, warning
+from tzrec.config.validate.data import needed_columns
 from tzrec.config.validate.frame import Context
-from tzrec.datasets.schema import check_column_type
+from tzrec.datasets.schema import accepted_type, check_column_type
 from tzrec.errors import TzrecError
 from tzrec.fg import encoded
+from tzrec.protos.data_pb2 import FG_NONE
 
 _BINARY = {"binary_cross_entropy", "binary_focal_loss"}
 _ROWS_HINT = "leave those rows out when writing the file, or skip them: data_config.max_bad_rows"
+# What columns of features are called: encoded, raw.
+_INPUT_KINDS = ("feature", "input")
 _MULTICLASS = {"softmax_cross_entropy", "jrc_loss"}
 
 
@@ -59,7 +63,7 @@ def column_problems(
         yield Problem(where, f"{what} {error.message}", error.hint)
         return
     in_file = f"(file {table.path!r})"
-    if what == "feature":
+    if what == "feature" and context.config.data_config.fg_mode == FG_NONE:
         feature = context.features_by_name[column]
         try:
             _parse_nothing(context, feature, kind)
@@ -84,6 +88,28 @@ def column_problems(
         )
 
 
+def generation_problems(context: Context, table: Table) -> Iterator[Problem]:
+    """Yields features that cannot be generated of columns with the types of a file.
+
+    Columns that are not there, or of a type that no feature can read, are said elsewhere.
+    """
+    if context.config.data_config.fg_mode == FG_NONE:
+        return
+    # Here, because only raw columns need it.
+    from tzrec.fg.check_config import column_problems as problems_of
+
+    wanted = {column for column, _, what in needed_columns(context) if what in _INPUT_KINDS}
+    found = {field.name: accepted_type(field.type) for field in table.schema}
+    columns = {name: found.get(name) or pa.null() for name in wanted}
+    for feature, error in problems_of(context, columns):
+        places = [where for where, column in feature.columns if repr(column) in error.message]
+        where = places[0] if places else feature.first_input
+        if context.feature_columns:
+            where = f"{feature.path}.feature_name"
+        text = f"feature {feature.name!r}: {error.message} (file {table.path!r})"
+        yield Problem(where, text, error.hint)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Found:
     """Something about a column; ``is_row`` where ``max_bad_rows`` would leave the rows out."""
@@ -96,7 +122,7 @@ class _Found:
 
 def _parse_nothing(context: Context, feature: FeatureFacts, kind: pa.DataType) -> None:
     """Parses no rows of a type, as training would; raises a FeatureError when it cannot."""
-    if not context.feature_columns or types.is_null(kind):
+    if types.is_null(kind):
         return
     column, name = pa.array([], kind), feature.name
     separator = context.config.data_config.fg_encoded_multival_sep

@@ -17,7 +17,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from tzrec.cli.check_columns import Table, column_problems, constant_label
+from tzrec.cli.check_columns import (
+    Table,
+    column_problems,
+    constant_label,
+    generation_problems,
+)
 from tzrec.config.pipeline import Pipeline
 from tzrec.config.problem import Problem, in_file_order, render
 from tzrec.config.validate.data import dataset_type_of, needed_columns, other_columns
@@ -106,6 +111,8 @@ def _check_input(context: Context, name: str, effort: Effort) -> _Found:
                 problems.append(_unreadable(name, path, found))
     for table in tables:
         problems += compare(context, table)
+    for table in _with_different_types(tables):
+        problems += generation_problems(context, table)
     problems += types_differ(context, tables)
     if len(tables) == len(files):
         problems += constant_label(context, tables, getattr(context.config, name))
@@ -120,6 +127,13 @@ def _check_input(context: Context, name: str, effort: Effort) -> _Found:
     of_first = f" (of {len(files)})" if len(files) > len(tables) else ""
     plural = "" if len(tables) == 1 else "s"
     return _Found(f"{count}{len(tables)} file{plural}{of_first}", problems)
+
+
+def _with_different_types(tables: Sequence[Table]) -> list[Table]:
+    seen: dict[tuple[Any, ...], Table] = {}
+    for table in tables:
+        seen.setdefault(tuple((field.name, field.type) for field in table.schema), table)
+    return list(seen.values())
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:

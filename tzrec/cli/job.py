@@ -50,9 +50,10 @@ def check_early(path: str, *, inputs: Sequence[str] = (), **overrides: Any) -> N
         ConfigError: with all problems.
         DataError: the files do not fit the config.
     """
+    from tzrec.cli.rules import RULES
     from tzrec.config import prepare
 
-    pipeline = prepare(path, log_warnings=False, **overrides)
+    pipeline = prepare(path, log_warnings=False, rules=RULES, **overrides)
     if inputs and current_rank() == 0:
         from tzrec.cli.check_data import BEFORE_A_RUN, check_data
 

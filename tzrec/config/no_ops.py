@@ -16,7 +16,9 @@ NO_OPS: Mapping[str, str] = {
         "dense gradients are averaged over the processes before they are clipped, so the norm is "
         "always that of the whole batch"
     ),
-    "data_config.fg_threads": "threads are for feature generation, and FG_NONE has none",
+    "data_config.fg_threads": (
+        "only FG_DAG computes features side by side, and results do not depend on it"
+    ),
     "data_config.is_orderby_partition": _ODPS,
     "data_config.odps_data_quota_name": _ODPS,
     "data_config.odps_data_compression": _ODPS,

@@ -12,6 +12,7 @@ from tzrec.config.edit import edit_config, set_config
 from tzrec.config.load import map_fg_encoded, read_config
 from tzrec.config.problem import Problem, SourceMap, as_error, render
 from tzrec.config.validate import validate
+from tzrec.config.validate.frame import Rule
 from tzrec.errors import ConfigError
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
@@ -49,6 +50,7 @@ def prepare(
     allow_unknown_field: bool = False,
     for_serving: bool = False,
     log_warnings: bool = True,
+    rules: Sequence[Rule] = (),
 ) -> Pipeline:
     """Loads a config, applies overrides and edits in the interface's order, and checks it.
 
@@ -63,6 +65,7 @@ def prepare(
         allow_unknown_field: leave out fields that the schema does not have, with a warning.
         for_serving: training sections and input paths are not needed.
         log_warnings: say what is odd about the config.
+        rules: further rules, of layers above this one; see `tzrec.config.validate`.
 
     Raises:
         ConfigError: with all problems, each as ``file:line: path: what``.
@@ -83,7 +86,9 @@ def prepare(
             source.mark(where, "--" + where.rpartition(".")[2])
     problems += _edit(config, source, edit_config_json, edits)
     problems += map_fg_encoded(config)
-    problems = validate(config, source, schema_problems=problems, for_serving=for_serving)
+    problems = validate(
+        config, source, schema_problems=problems, for_serving=for_serving, rules=rules
+    )
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
         raise as_error(fatal, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,18 @@ from tzrec.batch import (
     KeyedJaggedTensor,
     KeyedTensor,
 )
+from tzrec.datasets.feature_counts import FEATURE_COUNTS, counts_tensor
 from tzrec.datasets.labels import parse_label, parse_sample_weight
 from tzrec.errors import ConfigError, DataError, Unsupported, did_you_mean
+from tzrec.features.generation import GeneratedFeatures
+from tzrec.fg.kernels import warm_up
 
 if TYPE_CHECKING:
     from tzrec.features.feature import BaseFeature
     from tzrec.fg.parsed import Parsed
+    from tzrec.fg.ragged import Counts
+
+logger = logging.getLogger("tzrec")
 
 
 class DataParser:
@@ -34,8 +41,7 @@ class DataParser:
         labels: label columns; none where there is nothing to learn from (prediction, export).
         sample_weights: weight columns.
         is_training: passed on to the features, which only apply masks in training.
-        fg_threads: threads of joint feature generation; only 1 as long as every feature is
-            parsed on its own (``FG_NONE``).
+        fg_threads: features generated at once (``FG_DAG``).
         force_base_data_group: all features share the base data group; shorter ones are padded
             with empty rows and zeros.
         sampler_type: name of the negative sampler.
@@ -61,7 +67,8 @@ class DataParser:
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ConfigError(f"two features have the same name: {', '.join(twice)}")
-        self.features = list(features)
+        self.features = [feature for feature in features if not feature.is_stub]
+        self.generated = GeneratedFeatures(features, threads=fg_threads, counts=is_training)
         self.labels = list(labels or [])
         self.sample_weights = list(sample_weights or [])
         self.is_training = is_training
@@ -71,8 +78,18 @@ class DataParser:
     @property
     def input_columns(self) -> list[str]:
         """Columns that `parse` reads: the features', labels, sample weights."""
-        of_features = [name for feature in self.features for name in feature.inputs]
+        own = [feature for feature in self.features if feature.name not in self.generated]
+        of_features = [name for feature in own for name in feature.inputs]
+        of_features += self.generated.columns
         return list(dict.fromkeys([*of_features, *self.labels, *self.sample_weights]))
+
+    def warm_up(self) -> None:
+        """Compiles what feature generation needs, where it is not cached; the log says so.
+
+        Called before worker processes start, so that they find it in the cache.
+        """
+        if any(feature.fg_mode.name != "FG_NONE" for feature in self.features):
+            warm_up(logger.info)
 
     def parse(self, input_data: dict[str, pa.Array]) -> dict[str, Tensor]:
         """Parses the columns of a batch.
@@ -83,15 +100,20 @@ class DataParser:
 
         Returns:
             Parse key → tensor: ``{feature}.values .lengths .weights .key_lengths``, label and
-            weight names.
+            weight names; in training with feature generation also `FEATURE_COUNTS`.
 
         Raises:
             DataError: a column is missing, has the wrong type, or a value is out of range.
             FeatureError: a value that a feature cannot take.
         """
         parsed: dict[str, Tensor] = {}
+        together = self.generated.parse(input_data, self.is_training)
+        counted: dict[str, Counts] = {}
         for feature in self.features:
-            parsed |= self._parse_feature(feature, input_data)
+            found = together.get(feature.name) or self._parse_feature(feature, input_data)
+            parsed |= _tensors(feature, found)
+            if found.counts is not None:
+                counted[feature.name] = found.counts
         for label in self.labels:
             parsed |= parse_label(label, _column(input_data, label, "label"))
         for weight in self.sample_weights:
@@ -99,13 +121,19 @@ class DataParser:
             parsed[weight] = parse_sample_weight(weight, column)
         if self.force_base_data_group:
             self._pad_rows(parsed)
+        if counted:
+            parsed[FEATURE_COUNTS] = counts_tensor(counted.values())
         return parsed
 
     def failing_columns(self, input_data: dict[str, pa.Array]) -> list[str]:
         """Returns the columns of the first feature, label or weight that cannot be parsed."""
+        columns = self.generated.failing_columns(input_data)
+        if columns:
+            return columns
         for feature in self.features:
             try:
-                self._parse_feature(feature, input_data)
+                if feature.name not in self.generated:
+                    _tensors(feature, self._parse_feature(feature, input_data))
             except ValueError:
                 return list(feature.inputs)
         for name in [*self.labels, *self.sample_weights]:
@@ -118,33 +146,13 @@ class DataParser:
                 return [name]
         return []
 
-    def _parse_feature(
-        self, feature: BaseFeature, input_data: dict[str, pa.Array]
-    ) -> dict[str, Tensor]:
-        name = feature.name
+    def _parse_feature(self, feature: BaseFeature, input_data: dict[str, pa.Array]) -> Parsed:
         for column in feature.inputs:
-            _column(input_data, column, f"feature {name!r}: input")
+            _column(input_data, column, f"feature {feature.name!r}: input")
         found = feature.parse(input_data, is_training=self.is_training)
         if feature.is_sparse:
             _check_range(feature, found)
-        tensors = {f"{name}.values": to_tensor(found.values)}
-        if found.lengths is not None:
-            tensors[f"{name}.lengths"] = to_tensor(found.lengths)
-        if found.weights is not None:
-            tensors[f"{name}.weights"] = to_tensor(found.weights)
-        if _has_key_lengths(feature):
-            key_lengths = found.key_lengths
-            if key_lengths is None:
-                key_lengths = np.ones(len(found.values), dtype=np.int32)
-            tensors[f"{name}.key_lengths"] = to_tensor(key_lengths)
-        elif found.key_lengths is not None and (found.key_lengths != 1).any():
-            step = int((found.key_lengths != 1).argmax())
-            raise DataError(
-                f"feature {name!r}: step {step} of the batch has {found.key_lengths[step]} ids, "
-                "value_dim is 1",
-                hint="set value_dim: 0 for steps with any number of ids",
-            )
-        return tensors
+        return found
 
     def _pad_rows(self, parsed: dict[str, Tensor]) -> None:
         keys = {
@@ -207,6 +215,29 @@ class DataParser:
             group = BASE_DATA_GROUP if self.force_base_data_group else feature.data_group
             groups.setdefault(group, []).append(feature)
         return groups
+
+
+def _tensors(feature: BaseFeature, found: Parsed) -> dict[str, Tensor]:
+    """Returns the tensors of a feature by parse key."""
+    name = feature.name
+    tensors = {f"{name}.values": to_tensor(found.values)}
+    if found.lengths is not None:
+        tensors[f"{name}.lengths"] = to_tensor(found.lengths)
+    if found.weights is not None:
+        tensors[f"{name}.weights"] = to_tensor(found.weights)
+    if _has_key_lengths(feature):
+        key_lengths = found.key_lengths
+        if key_lengths is None:
+            key_lengths = np.ones(len(found.values), dtype=np.int32)
+        tensors[f"{name}.key_lengths"] = to_tensor(key_lengths)
+    elif found.key_lengths is not None and (found.key_lengths != 1).any():
+        step = int((found.key_lengths != 1).argmax())
+        raise DataError(
+            f"feature {name!r}: step {step} of the batch has {found.key_lengths[step]} ids, "
+            "value_dim is 1",
+            hint="set value_dim: 0 for steps with any number of ids",
+        )
+    return tensors
 
 
 def _dense(features: list[BaseFeature], parsed: Mapping[str, Tensor]) -> KeyedTensor:

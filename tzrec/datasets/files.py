@@ -21,7 +21,8 @@ def expand_paths(input_path: str, suffix: str) -> list[str]:
     """Returns the files that a comma list of paths, globs and directories stands for.
 
     A directory stands for its files with the suffix, at any depth, without hidden ones and
-    those that start with ``_``. Files keep the order of the list, matches are sorted.
+    those that start with ``_``, themselves or a directory on the way (Spark's ``_temporary``).
+    Files keep the order of the list, matches are sorted.
 
     Args:
         input_path: comma list.
@@ -69,11 +70,11 @@ def _expand(part: str, suffix: str) -> list[str]:
     local_prefix = part if is_local(system) and "://" not in part else None
     if _GLOB_CHARACTERS & set(part):
         names = sorted(str(name) for name in system.glob(path))
-        files = [name for name in names if system.isfile(name) and _is_data(name)]
+        files = [n for n in names if system.isfile(n) and _is_data(n.rpartition("/")[2])]
         return [full(name) for name in files]
     if system.isdir(path):
         names = sorted(str(name) for name in system.find(path))
-        below = [name for name in names if _is_data(name[len(path) :])]
+        below = [n for n in names if all(map(_is_data, n[len(path) :].strip("/").split("/")))]
         return [full(name) for name in below if fnmatch.fnmatch(name, f"*{suffix}")]
     if system.isfile(path):
         return [local_prefix or full(path)]
@@ -81,7 +82,7 @@ def _expand(part: str, suffix: str) -> list[str]:
 
 
 def _is_data(name: str) -> bool:
-    return not any(part.startswith(("_", ".")) for part in name.split("/")[-1:])
+    return not name.startswith(("_", "."))
 
 
 def arrow_filesystem(path: str) -> tuple[pafs.FileSystem, str]:

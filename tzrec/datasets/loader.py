@@ -17,6 +17,7 @@ from tzrec.datasets.costs import CostCutter
 from tzrec.datasets.data_parser import DataParser
 from tzrec.datasets.delivery import Parsed, same_number, without_empty
 from tzrec.datasets.event_time import newest
+from tzrec.datasets.feature_counts import FEATURE_COUNTS, FeatureCounts
 from tzrec.datasets.locate import RowParser
 from tzrec.datasets.position import DataPosition
 from tzrec.datasets.reader import BaseReader
@@ -75,6 +76,7 @@ class BatchLoader:
         num_batches: batches of this rank in a whole pass, the same on every rank; None where
             they are cut by cost. With `num_bad_rows` it may be a few less.
         bad_rows: rows of this rank that were left out.
+        feature_counts: how often features that are generated here were missing or unknown.
 
     Raises:
         DataError: there is not one batch for each rank.
@@ -95,6 +97,7 @@ class BatchLoader:
         self.bad_rows = reader.bad_rows
         self.num_rows: int | None = reader.total_rows
         self._rows = RowParser(parser, reader)
+        self.feature_counts = FeatureCounts(parser.generated.names)
         self._blocks = reader.blocks()
         plan = plan_pass(self._blocks, config).plan
         self.num_batches: int | None = None if config.cost_limit else plan.num_batches
@@ -154,6 +157,7 @@ class BatchLoader:
         )
         if position is not None:
             self._announce(start)
+        self.parser.warm_up()
         if self.options.num_workers and self._pool is None:
             self._pool = ParserPool(self.parser, self.options.num_workers)
         batches = _Pass(self._produce(start, may_be_empty=position is not None))
@@ -161,7 +165,9 @@ class BatchLoader:
         return batches
 
     def close(self) -> None:
-        """Ends all threads and processes; running iterations end."""
+        """Ends all threads and processes; running iterations end. Says how many rows were bad."""
+        if self.num_bad_rows and not self._closed:
+            logger.warning("%s: %d bad rows left out", self.reader.input_path, self.num_bad_rows)
         self._closed = True
         for running in list(self._passes):
             running.close()
@@ -222,6 +228,9 @@ class BatchLoader:
         return (self._rows.parse(raw) for raw in batches)
 
     def _finish(self, raw: RawBatch, parsed: dict[str, Tensor]) -> Batch:
+        counts = parsed.pop(FEATURE_COUNTS, None)
+        if counts is not None:
+            self.feature_counts.add(counts)
         batch = self.parser.to_batch(parsed)
         batch.checkpoint_info = row_origin(raw, self.reader.sources)
         batch.row_origin = (self.reader.paths, raw.source, raw.row)

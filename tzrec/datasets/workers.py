@@ -100,8 +100,8 @@ class ParserPool:
         sink = pa.BufferOutputStream()
         with contextlib.closing(pa.ipc.new_stream(sink, batch.schema)) as writer:
             writer.write_batch(batch)
-        # Ctrl-C goes to all processes of a terminal; one that is just starting would complain.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # A process that is just starting inherits this until `_leave_group`.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             return self._executor.submit(_parse, bytes(sink.getvalue()))
         except BrokenProcessPool as error:
@@ -145,10 +145,24 @@ def _death() -> DistributedError:
 def _start_worker(parser: DataParser) -> None:
     global _parser
     _parser = parser
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _leave_group()
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _leave_group() -> None:
+    """Keeps signals to the whole process group (Ctrl-C, torchrun's SIGTERM) from this process.
+
+    The process that asks needs it to end tidily; `_end_with_parent` ends it then.
+    """
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigtimedwait"):  # not on macOS
+        came = signal.sigtimedwait({signal.SIGTERM}, 0)
+        if came is not None and came.si_pid == os.getppid():
+            os._exit(1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _end_with_parent() -> None:

@@ -10,16 +10,22 @@ the true probabilities is the best AUC that any model can reach: the Bayes AUC.
           + TASTE * share(category in click history)   people click what they clicked before,
           - PRICE * |log price - budget(segment)|      what they can afford,
           + season(category, hour)                     and some things only in the evening
+
+Beside the ids and numbers of the formula, the log has what a shop would write down itself (prices,
+times, titles, clicks by category, …): see `tzrec.demo.feed`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from tzrec.demo.feed import TOKENIZER, Feed
 
 BIAS = -1.6
 TASTE = 4.0
@@ -27,6 +33,11 @@ PRICE = 1.2
 EVENING = 1.2
 
 SPLITS = ("train", "eval", "test")
+
+# A round is a day; the first one is 2024-01-01.
+START = 1_704_067_200
+DAY, HOUR = 86_400, 3_600
+_FIRST_CLICKS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +70,29 @@ class Impressions:
     Attributes:
         columns: column name -> (B,) integers or floats.
         history: (B, H) clicked items, oldest first, -1 where there is none yet.
+        history_time: (B, H) when they were clicked, seconds since 1970.
+        time: (B,) when the item was shown, seconds since 1970.
         probability: (B,) true click probability.
         label: (B,) 0 or 1.
     """
 
     columns: dict[str, np.ndarray]
     history: np.ndarray
+    history_time: np.ndarray
+    time: np.ndarray
     probability: np.ndarray
     label: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Impressions]) -> Impressions:
+        """Returns the rows of all parts."""
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "columns"]
+        arrays = {n: np.concatenate([getattr(part, n) for part in parts]) for n in names}
+        columns = {
+            name: np.concatenate([part.columns[name] for part in parts])
+            for name in parts[0].columns
+        }
+        return cls(columns, **arrays)
 
     def to_table(self, category: np.ndarray) -> pa.Table:
         """Returns the rows as the demo's config reads them.
@@ -124,11 +150,14 @@ class Simulator:
         self.activity = rng.normal(0, 0.3, shop.num_users)
         self.budget = np.linspace(-1.5, 1.5, shop.num_segments)
         self.evening = rng.random(shop.num_categories) < 0.3
-        self._taste = rng.integers(0, shop.num_categories, (shop.num_users, 3))
+        self.taste = rng.integers(0, shop.num_categories, (shop.num_users, 3))
         self._items_of = [np.flatnonzero(self.category == c) for c in range(shop.num_categories)]
         self.history = np.full((shop.num_users, shop.max_history), -1)
-        for _ in range(3):
-            self._remember(np.arange(shop.num_users), self._items_by_taste())
+        self.clicked_at = np.zeros((shop.num_users, shop.max_history), dtype=np.int64)
+        everybody = np.arange(shop.num_users)
+        for self._day in range(-_FIRST_CLICKS, 0):
+            noon = self._time(everybody, np.full(shop.num_users, 12))
+            self._remember(everybody, self._items_by_taste(), noon)
 
     def true_logit(
         self, user: np.ndarray, item: np.ndarray, hour: np.ndarray, history: np.ndarray
@@ -147,27 +176,20 @@ class Simulator:
 
     def play(self, num_rounds: int) -> Impressions:
         """Plays ``num_rounds`` rounds and returns their ``num_rounds * num_users`` rows."""
-        rounds = [self._play_round() for _ in range(num_rounds)]
-        return Impressions(
-            columns={
-                name: np.concatenate([r.columns[name] for r in rounds])
-                for name in rounds[0].columns
-            },
-            history=np.concatenate([r.history for r in rounds]),
-            probability=np.concatenate([r.probability for r in rounds]),
-            label=np.concatenate([r.label for r in rounds]),
-        )
+        return Impressions.joined([self._play_round() for _ in range(num_rounds)])
 
     def _play_round(self) -> Impressions:
         rng, shop = self._rng, self.shop
+        self._day += 1
         user = rng.permutation(shop.num_users)
         popular = rng.choice(shop.num_items, shop.num_users, p=self._popularity)
         item = np.where(rng.random(shop.num_users) < 0.5, popular, self._items_by_taste()[user])
         hour = rng.integers(0, 24, shop.num_users)
-        history = self.history[user]
+        history, history_time = self.history[user], self.clicked_at[user]
+        time = self._time(user, hour)
         probability = 1 / (1 + np.exp(-self.true_logit(user, item, hour, history)))
         label = rng.random(shop.num_users) < probability
-        self._remember(user[label], item[label])
+        self._remember(user[label], item[label], time[label])
         columns = {
             "user_id": user,
             "segment": self.segment[user],
@@ -177,12 +199,12 @@ class Simulator:
             "log_price": self.log_price[item].astype(np.float32),
         }
         # The history of a row is what was known before its own click.
-        return Impressions(columns, history, probability, label)
+        return Impressions(columns, history, history_time, time, probability, label)
 
     def _items_by_taste(self) -> np.ndarray:
         """One item for each user, from one of the user's favourite categories."""
         shop, rng = self.shop, self._rng
-        favourite = self._taste[np.arange(shop.num_users), rng.integers(0, 3, shop.num_users)]
+        favourite = self.taste[np.arange(shop.num_users), rng.integers(0, 3, shop.num_users)]
         item = np.empty(shop.num_users, dtype=np.int64)
         for category, candidates in enumerate(self._items_of):
             users = np.flatnonzero(favourite == category)
@@ -190,8 +212,13 @@ class Simulator:
             item[users] = rng.choice(pool, len(users))
         return item
 
-    def _remember(self, user: np.ndarray, item: np.ndarray) -> None:
-        self.history[user] = np.concatenate([self.history[user][:, 1:], item[:, None]], axis=1)
+    def _time(self, user: np.ndarray, hour: np.ndarray) -> np.ndarray:
+        """Seconds since 1970 of users in an hour of today, each in a second of their own."""
+        return START + self._day * DAY + hour * HOUR + (user * 7919 + self._day * 104_729) % HOUR
+
+    def _remember(self, user: np.ndarray, item: np.ndarray, time: np.ndarray) -> None:
+        for memory, new in ((self.history, item), (self.clicked_at, time)):
+            memory[user] = np.concatenate([memory[user][:, 1:], new[:, None]], axis=1)
 
 
 def exact_auc(label: np.ndarray, score: np.ndarray) -> float:
@@ -210,14 +237,14 @@ def exact_auc(label: np.ndarray, score: np.ndarray) -> float:
 
 
 def write_click_log(directory: Path, shop: Shop | None = None) -> ClickLog:
-    """Writes ``train.parquet``, ``eval.parquet`` and ``test.parquet`` to ``directory``.
+    """Writes ``train.parquet``, ``eval.parquet``, ``test.parquet`` and the titles' tokenizer.
 
     The parts follow each other in time: the model is tested on what happens later. Train rows
     are shuffled, as a log that is read in order would repeat its users in every batch.
 
     Args:
         directory: made if it is not there.
-        shop: what to simulate; the default one makes 288,000 rows in about a second.
+        shop: what to simulate; the default one makes 288,000 rows in a few seconds.
 
     Returns:
         Paths, sizes and the Bayes AUC.
@@ -225,15 +252,17 @@ def write_click_log(directory: Path, shop: Shop | None = None) -> ClickLog:
     shop = shop or Shop()
     directory.mkdir(parents=True, exist_ok=True)
     simulator = Simulator(shop)
+    feed = Feed(simulator)
+    feed.write_tokenizer(directory / TOKENIZER)
     paths, num_rows = {}, {}
     for split, num_rounds in zip(SPLITS, shop.num_rounds, strict=True):
         part = simulator.play(num_rounds)
-        table = part.to_table(simulator.category)
+        table = feed.add_columns(part.to_table(simulator.category), part)
         if split == "train":
             order = np.random.default_rng(shop.seed).permutation(table.num_rows)
             table = table.take(pa.array(order))
         paths[split] = directory / f"{split}.parquet"
-        pq.write_table(table, paths[split])
+        pq.write_table(table, paths[split], compression="zstd")
         num_rows[split] = table.num_rows
     return ClickLog(
         paths=paths,

@@ -7,6 +7,8 @@
     model_acc.json       switches that the interface's online processor reads
     manifest.json        versions, options, inputs, outputs, parity, size and SHA-256 of each file
     golden.npz           one batch of inputs and the trained model's outputs for it
+    golden_rows.parquet  raw columns of its first rows
+    fg.json              feature generation, unless columns are encoded (FG_NONE)
     gm.code              the traced Python, for people
     <assets>             vocabularies of the features, and every asset file asked for
 """
@@ -23,6 +25,7 @@ from typing import Any
 
 import tzrec
 from tzrec.errors import ServingError
+from tzrec.fg.handler import FG_JSON
 
 SCRIPTED_MODEL = "scripted_model.pt"
 TRACED_CODE = "gm.code"
@@ -30,7 +33,17 @@ PIPELINE_CONFIG = "pipeline.config"
 MODEL_ACC = "model_acc.json"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
-RESERVED_NAMES = (SCRIPTED_MODEL, TRACED_CODE, PIPELINE_CONFIG, MODEL_ACC, MANIFEST, GOLDEN)
+GOLDEN_ROWS = "golden_rows.parquet"
+RESERVED_NAMES = (
+    SCRIPTED_MODEL,
+    TRACED_CODE,
+    PIPELINE_CONFIG,
+    MODEL_ACC,
+    MANIFEST,
+    GOLDEN,
+    GOLDEN_ROWS,
+    FG_JSON,
+)
 _NEEDED = (SCRIPTED_MODEL, PIPELINE_CONFIG, MODEL_ACC, GOLDEN)
 
 FORMAT = "tzrec-artefact"
@@ -72,6 +85,7 @@ class Manifest:
         outputs: name → type; the first dimension is the rows.
         parity: case → output → largest absolute difference, and what was compared.
         files: relative path → size and checksum, of every file but the manifest.
+        farm_hash: text is hashed with FarmHash Fingerprint64.
     """
 
     target: str
@@ -83,6 +97,7 @@ class Manifest:
     outputs: dict[str, TensorSpec]
     parity: dict[str, Any]
     files: dict[str, FileEntry]
+    farm_hash: bool = False
 
     def to_json(self) -> str:
         """Returns the text of ``manifest.json``."""

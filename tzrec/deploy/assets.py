@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from tzrec.config.messages import walk
 from tzrec.deploy.artefact import RESERVED_NAMES
 from tzrec.errors import ExportError
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
+
+_OPERATORS = "operator_lib_file"
 
 
 def copy_feature_assets(config: EasyRecConfig, directory: Path) -> None:
@@ -27,21 +30,22 @@ def copy_feature_assets(config: EasyRecConfig, directory: Path) -> None:
     Raises:
         ExportError: a file that a feature names is not there.
     """
-    for message, field, where in _file_fields(config):
-        asset_dir = getattr(message, "asset_dir", "")
-        source = _readable(Path(asset_dir, getattr(message, field)), what=f"{where}.{field}")
+    # Found before anything is changed: the files of a feature share its asset_dir.
+    for asset in list(_assets(config)):
+        source = _readable(Path(asset.folder, asset.name), what=f"{asset.where}.{asset.field}")
         digest = hashlib.md5(source.read_bytes(), usedforsecurity=False).hexdigest()
         name = f"{source.stem}_{digest}{source.suffix}"
         shutil.copyfile(source, directory / name)
-        setattr(message, field, name)
-        if asset_dir:
+        setattr(asset.message, asset.field, name)
+    for _, message in _messages(config):
+        if getattr(message, "asset_dir", ""):
             message.ClearField("asset_dir")
 
 
 def resolve_feature_assets(config: EasyRecConfig, directory: Path) -> None:
     """Makes the relative paths of `copy_feature_assets` absolute, in place."""
-    for message, field, _ in _file_fields(config):
-        setattr(message, field, str(directory / getattr(message, field)))
+    for asset in list(_assets(config)):
+        setattr(asset.message, asset.field, str(directory / asset.name))
 
 
 def copy_asset_files(files: tuple[str, ...], directory: Path) -> None:
@@ -58,12 +62,37 @@ def copy_asset_files(files: tuple[str, ...], directory: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _file_fields(config: EasyRecConfig) -> Iterator[tuple[Message, str, str]]:
+@dataclasses.dataclass(frozen=True)
+class _Asset:
+    """A field that names a file: in ``message.field``, relative to ``folder``."""
+
+    message: Message
+    field: str
+    where: str
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self.message, self.field))
+
+
+def _assets(config: EasyRecConfig) -> Iterator[_Asset]:
+    folders: dict[str, str] = {}
+    for where, message in _messages(config):
+        # A message inside a feature (text_normalizer) lies in the feature's folder.
+        folder = getattr(message, "asset_dir", "") or folders.get(where.rpartition(".")[0], "")
+        folders[where] = folder
+        for field in message.DESCRIPTOR.fields:
+            name = getattr(message, field.name) if field.name.endswith("_file") else ""
+            # Operators may be modules, or bundled.
+            if name and (field.name != _OPERATORS or name.endswith(".py")):
+                relative = folder if field.name != _OPERATORS else ""
+                yield _Asset(message, field.name, where, relative)
+
+
+def _messages(config: EasyRecConfig) -> Iterator[tuple[str, Message]]:
     for index, feature in enumerate(config.feature_configs):
-        for where, message in walk(feature, f"feature_configs[{index}]"):
-            for field in message.DESCRIPTOR.fields:
-                if field.name.endswith("_file") and getattr(message, field.name):
-                    yield message, field.name, where
+        yield from walk(feature, f"feature_configs[{index}]")
 
 
 def _readable(path: Path, *, what: str) -> Path:

@@ -7,18 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from tzrec.batch import Batch
 from tzrec.config import edit_config
 from tzrec.constant import Mode
-from tzrec.datasets.dataset import create_writer
+from tzrec.datasets.dataset import ALL_EFFECTIVE_COLUMNS, create_writer
 from tzrec.deploy.batch_predict import predict_table
 from tzrec.deploy.profile import profiled
 from tzrec.errors import ConfigError, did_you_mean
 from tzrec.models.model import PredictWrapper
 from tzrec.options import Options, from_environment
-from tzrec.protos.data_pb2 import DatasetType
+from tzrec.protos.data_pb2 import THREAD, DatasetType
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.training import build
 from tzrec.training.averages import restore_weights, uses_averages
@@ -49,13 +50,23 @@ def restored_model(
 
 def golden_rows(
     config: EasyRecConfig, features: list[Any], options: Options
-) -> dict[str, torch.Tensor]:
-    """Returns the first batch of the training data as the exported model takes it."""
+) -> tuple[dict[str, torch.Tensor], pa.RecordBatch]:
+    """Returns the first batch of the training data: as the exported model takes it, and raw."""
+    alone = EasyRecConfig()
+    alone.CopyFrom(config)
+    # One batch is not worth starting processes for.
+    alone.data_config.loader = THREAD
     loader = build.build_loader(
-        config, features, config.train_input_path, mode=Mode.PREDICT, options=options
+        alone,
+        features,
+        config.train_input_path,
+        mode=Mode.PREDICT,
+        options=options,
+        reserved_columns=[ALL_EFFECTIVE_COLUMNS],
     )
     with closing(loader):
-        return next(iter(loader)).to_dict(sparse_dtype=torch.int64)
+        batch = next(iter(loader))
+        return batch.to_dict(sparse_dtype=torch.int64), batch.reserves.get()
 
 
 def prediction_config(

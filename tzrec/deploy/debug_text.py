@@ -72,7 +72,11 @@ def _steps(values: Tensor) -> pa.Array:
 
 
 def _text(values: Tensor) -> pa.Array:
-    return pa.array(to_numpy(values)).cast(pa.string())
+    texts = pa.array(to_numpy(values)).cast(pa.string())
+    if values.is_floating_point():
+        # Whole numbers as Python writes them: 7.0.
+        texts = pc.replace_substring_regex(texts, r"^(-?[0-9]+)$", r"\1.0")
+    return texts
 
 
 def _join(texts: pa.Array, lengths: np.ndarray, separator: str) -> pa.Array:

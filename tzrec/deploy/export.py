@@ -11,15 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from tzrec.config.load import save_message
 from tzrec.deploy import artefact, assets, torchscript
 from tzrec.deploy import golden as golden_batch
+from tzrec.deploy.golden_rows import save_golden_rows
 from tzrec.deploy.options import ExportOptions
 from tzrec.deploy.verify import check_finite, check_parity, num_rows
 from tzrec.errors import ExportError, Unsupported
+from tzrec.features.feature import FgMode, create_fg_json
 from tzrec.models.wrappers import ScriptWrapper, autocast
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
@@ -34,6 +37,7 @@ def export_artefact(
     golden: dict[str, Tensor],
     export_dir: str | Path,
     options: ExportOptions | None = None,
+    rows: pa.RecordBatch | None = None,
 ) -> Path:
     """Exports a model with its config, and proves that the files score like the model.
 
@@ -48,6 +52,7 @@ def export_artefact(
         golden: one predict-mode batch in parse keys, sparse ids as int64.
         export_dir: must not exist.
         options: how to export; None = the defaults.
+        rows: raw columns of the golden batch.
 
     Returns:
         ``export_dir``.
@@ -66,9 +71,11 @@ def export_artefact(
     try:
         work.mkdir()
         _write_config(config, work, options)
+        _write_features(features, rows, work)
         wrapper = _script_wrapper(model)
         with torchscript.inference_mode_of(wrapper), torch.inference_mode():
-            _write_model(wrapper, inputs, work, options)
+            farm_hash = any(getattr(feature, "farm_hash", False) for feature in features)
+            _write_model(wrapper, inputs, work, options, farm_hash=farm_hash)
         _publish(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -99,7 +106,7 @@ def refuse_existing(export_dir: str | Path) -> Path:
 
 def _model_inputs(golden: dict[str, Tensor], features: Sequence[Any]) -> dict[str, Tensor]:
     """Leaves out what is in the batch but is no input (labels)."""
-    names = {feature.name for feature in features}
+    names = {feature.name for feature in features if not getattr(feature, "is_stub", False)}
     inputs = {key: value for key, value in golden.items() if key.rpartition(".")[0] in names}
     without = names - {key.rpartition(".")[0] for key in inputs}
     if without or not inputs:
@@ -124,8 +131,23 @@ def _write_config(config: EasyRecConfig, work: Path, options: ExportOptions) -> 
     (work / artefact.MODEL_ACC).write_text(json.dumps(acc, indent=4) + "\n")
 
 
+def _write_features(features: Sequence[Any], rows: pa.RecordBatch | None, work: Path) -> None:
+    """Writes what serving needs to make features of raw columns."""
+    generated = [f for f in features if getattr(f, "fg_mode", FgMode.FG_NONE) is not FgMode.FG_NONE]
+    if generated:
+        text = json.dumps(create_fg_json(generated, str(work)), indent=4, ensure_ascii=False)
+        (work / artefact.FG_JSON).write_bytes(f"{text}\n".encode("utf-8", "surrogatepass"))
+    if rows is not None:
+        save_golden_rows(work / artefact.GOLDEN_ROWS, rows)
+
+
 def _write_model(
-    wrapper: Any, inputs: dict[str, Tensor], work: Path, options: ExportOptions
+    wrapper: Any,
+    inputs: dict[str, Tensor],
+    work: Path,
+    options: ExportOptions,
+    *,
+    farm_hash: bool,
 ) -> None:
     def eager(data: dict[str, Tensor]) -> dict[str, Tensor]:
         with autocast("cpu", options.mixed_precision):
@@ -155,6 +177,7 @@ def _write_model(
         outputs=golden_batch.specs(expected),
         parity=parity,
         files=artefact.describe_files(work),
+        farm_hash=farm_hash,
     )
     (work / artefact.MANIFEST).write_text(manifest.to_json())
     worst = max(parity["cases"]["golden batch"].values(), default=0.0)

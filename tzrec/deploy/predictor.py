@@ -15,9 +15,11 @@ from tzrec.config import load_pipeline_config
 from tzrec.datasets.data_parser import DataParser
 from tzrec.datasets.schema import input_fields
 from tzrec.deploy import artefact, assets, golden, torchscript
+from tzrec.deploy.golden_rows import check_golden_rows, load_golden_rows
 from tzrec.deploy.rows import ColumnType, to_columns
 from tzrec.deploy.verify import compare, difference_table
 from tzrec.errors import ServingError, Unsupported
+from tzrec.features.feature import FgMode
 from tzrec.training.build import build_features
 
 # Another machine adds numbers in another order; a broken model is further off.
@@ -48,16 +50,22 @@ class Predictor:
         manifest: artefact.Manifest,
         config: Any,
         device: torch.device,
+        rows: pa.Table | None = None,
     ) -> None:
         self.manifest = manifest
         self.config = config
         self.device = device
-        self.features = build_features(config.data_config, config.feature_configs)
+        self.features = build_features(
+            config.data_config, config.feature_configs, farm_hash=manifest.farm_hash
+        )
         self._module = module
         self._parser = DataParser(
-            self.features, force_base_data_group=config.data_config.force_base_data_group
+            self.features,
+            fg_threads=config.data_config.fg_threads,
+            force_base_data_group=config.data_config.force_base_data_group,
         )
-        self._types = _column_types(config, self.features)
+        self._rows = rows
+        self._types = self._column_types()
 
     @classmethod
     def load(
@@ -72,7 +80,8 @@ class Predictor:
         Args:
             path: exported directory.
             device: where to run it.
-            self_check: score the export's golden batch and compare; this also warms the model up.
+            self_check: parse the export's golden rows, score its golden batch, and compare; this
+                also warms parser and model up.
 
         Raises:
             ServingError: the directory is not a whole, untouched export that what is installed
@@ -86,7 +95,10 @@ class Predictor:
         config = load_pipeline_config(directory / artefact.PIPELINE_CONFIG, True)
         assets.resolve_feature_assets(config, directory)
         module = torchscript.load(directory / artefact.SCRIPTED_MODEL, where)
-        predictor = cls(module, manifest=manifest, config=config, device=where)
+        rows = None
+        if artefact.GOLDEN_ROWS in manifest.files:
+            rows = load_golden_rows(directory / artefact.GOLDEN_ROWS)
+        predictor = cls(module, manifest=manifest, config=config, device=where, rows=rows)
         if self_check:
             predictor.check(directory / artefact.GOLDEN)
         return predictor
@@ -142,10 +154,14 @@ class Predictor:
     def check(self, path: Path) -> None:
         """Scores a golden batch twice, as the second run is the compiled one, and compares.
 
+        The golden rows, where there are any, must become this batch.
+
         Raises:
-            ServingError: the scores are not the recorded ones.
+            ServingError: the scores, or the features, are not the recorded ones.
         """
         inputs, expected = golden.load_golden(path)
+        if self._rows is not None:
+            check_golden_rows(self._rows, inputs, self.parse)
         for _ in range(2):
             outputs = self.forward(inputs)
             actual = {name: torch.from_numpy(golden.to_numpy(v)) for name, v in outputs.items()}
@@ -156,18 +172,22 @@ class Predictor:
                     f"({self.manifest.versions})\n{difference_table(differences)}"
                 )
 
+    def _column_types(self) -> dict[str, ColumnType]:
+        declared = input_fields(self.config.data_config)
+        schema = self._rows.schema if self._rows is not None else pa.schema([])
+        trained = {field.name: field.type for field in schema}
+        unknown: dict[str, pa.DataType] = {}
+        for feature in self.features:
+            kind = pa.int64() if feature.is_sparse else pa.float32()
+            if feature.is_weighted or feature.fg_mode is not FgMode.FG_NONE:
+                kind = pa.string()
+            for name in feature.inputs:
+                unknown.setdefault(name, kind)
+        return {
+            name: ColumnType(declared.get(name), unknown.get(name, pa.string()), trained.get(name))
+            for name in self._parser.input_columns
+        }
+
 
 def _numpy_type(name: str) -> str:
     return "float32" if name in ("bfloat16", "float16") else name
-
-
-def _column_types(config: Any, features: list[Any]) -> dict[str, ColumnType]:
-    declared = input_fields(config.data_config)
-    types: dict[str, ColumnType] = {}
-    for feature in features:
-        unknown = pa.int64() if feature.is_sparse else pa.float32()
-        if feature.is_weighted:
-            unknown = pa.string()
-        for name in feature.inputs:
-            types.setdefault(name, ColumnType(declared.get(name), unknown))
-    return types

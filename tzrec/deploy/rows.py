@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from tzrec.datasets.schema import cast_column, check_column_type
 from tzrec.errors import DataError, did_you_mean
+from tzrec.fg.columns import is_list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +21,12 @@ class ColumnType:
     Attributes:
         declared: type that the config declares, None where it leaves that to the data.
         unknown: type of the values where the data does not tell: all null, or empty lists.
+        trained: type that the column had in training; numbers and maps become of it.
     """
 
     declared: pa.DataType | None
     unknown: pa.DataType
+    trained: pa.DataType | None = None
 
 
 def to_columns(rows: Any, types: Mapping[str, ColumnType]) -> dict[str, pa.Array]:
@@ -72,14 +75,20 @@ def _mapping(rows: Any, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _typed(name: str, values: Any, wanted: ColumnType) -> pa.Array:
-    column = _array(name, values, wanted.declared)
-    target = wanted.declared or check_column_type(
-        name, _known(column.type, wanted.unknown), "the rows"
-    )
-    return cast_column(column, target, name)
+    column = _array(name, values, wanted)
+    if wanted.declared is not None:
+        return cast_column(column, wanted.declared, name)
+    found = check_column_type(name, _known(column.type, wanted.unknown, wanted.trained), "the rows")
+    column = cast_column(column, found, name)
+    target = found if wanted.trained is None else _as_trained(found, wanted.trained)
+    try:
+        return column if target == found else cast_column(column, target, name)
+    except DataError:
+        return column  # of numbers that the trained type cannot hold
 
 
-def _array(name: str, values: Any, declared: pa.DataType | None) -> pa.Array:
+def _array(name: str, values: Any, wanted: ColumnType) -> pa.Array:
+    declared = wanted.declared
     if isinstance(values, pa.ChunkedArray):
         return values.combine_chunks()
     if isinstance(values, pa.Array):
@@ -92,19 +101,73 @@ def _array(name: str, values: Any, declared: pa.DataType | None) -> pa.Array:
     if isinstance(values, np.ndarray) and values.ndim == 2:
         flat = pa.array(np.ascontiguousarray(values).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    maps = _maps(name, values, wanted)
+    if maps is not None:
+        return maps
     # NaN is how pandas, and arrays that come from it, say that a value is missing.
     nan_is_null = isinstance(values, np.ndarray) or hasattr(values, "to_numpy")
     try:
         array = pa.array(values, type=declared, from_pandas=nan_is_null)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        wanted = f" as {declared}" if declared is not None else ""
-        raise DataError(f"column {name!r} cannot be read{wanted}: {error}") from error
+        kind = f" as {declared}" if declared is not None else ""
+        raise DataError(f"column {name!r} cannot be read{kind}: {error}") from error
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
-def _known(found: pa.DataType, unknown: pa.DataType) -> pa.DataType:
+def _maps(name: str, values: Any, wanted: ColumnType) -> pa.Array | None:
+    """Returns a column of mappings, or of lists of pairs where a map is wanted; else None."""
+    if str(getattr(values, "dtype", "object")) != "object":
+        return None
+    first = next((v for v in values if not _is_missing(v)), None)
+    kind = wanted.declared or wanted.trained
+    is_map = kind is not None and pa.types.is_map(kind)
+    if not isinstance(first, Mapping) and not (is_map and isinstance(first, (list, tuple))):
+        return None
+    rows = [list(v.items()) if isinstance(v, Mapping) else v for v in values]
+    rows = [None if _is_missing(row) else row for row in rows]
+    try:
+        pairs = [pair for row in rows if row is not None for pair in row]
+        keys, items = (pa.array([pair[side] for pair in pairs]) for side in (0, 1))
+        lengths = np.array([0, *(len(row or ()) for row in rows)])
+        missing = np.array([*(row is None for row in rows), False])
+        offsets = pa.array(np.cumsum(lengths).astype(np.int32), mask=missing)
+        return pa.MapArray.from_arrays(offsets, keys, items)
+    except (pa.ArrowException, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise DataError(f"column {name!r} cannot be read as a map: {error}") from error
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _known(
+    found: pa.DataType, unknown: pa.DataType, trained: pa.DataType | None = None
+) -> pa.DataType:
+    """Returns a type with what is not known of it filled in."""
     if pa.types.is_null(found):
-        return unknown
+        return trained or unknown
     if pa.types.is_list(found):
-        return pa.list_(_known(found.value_type, unknown))
+        inner = trained.value_type if trained is not None and is_list(trained) else None
+        return pa.list_(_known(found.value_type, unknown, inner))
+    if pa.types.is_map(found):
+        key, item = pa.string(), unknown
+        if trained is not None and pa.types.is_map(trained):
+            key, item = trained.key_type, trained.item_type
+        return pa.map_(_known(found.key_type, key), _known(found.item_type, item))
     return found
+
+
+def _as_trained(found: pa.DataType, trained: pa.DataType) -> pa.DataType:
+    """Returns the type of training where it differs in the kind of number only."""
+    if _is_number(found) and _is_number(trained):
+        return trained
+    if pa.types.is_list(found) and pa.types.is_list(trained):
+        return pa.list_(_as_trained(found.value_type, trained.value_type))
+    if pa.types.is_map(found) and pa.types.is_map(trained):
+        key = _as_trained(found.key_type, trained.key_type)
+        return pa.map_(key, _as_trained(found.item_type, trained.item_type))
+    return found
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))

@@ -16,19 +16,17 @@ from torchrec.modules.embedding_configs import (
 
 from tzrec.config.messages import which_field
 from tzrec.constant import BASE_DATA_GROUP
-from tzrec.errors import ConfigError, DataError, Unsupported, at, did_you_mean
+from tzrec.errors import ConfigError, at
+from tzrec.features import generation
 from tzrec.features.bucketizer import Bucketizer, create_bucketizer
 from tzrec.features.defaults import encoded_default
+from tzrec.features.encoded import parse_encoded
 from tzrec.features.init_fn import InitFn, parse_init_fn
-from tzrec.features.mask import hide_masked_rows
-from tzrec.fg.encoded import (
-    MULTIVAL_SEP,
-    parse_fg_encoded_dense_feature_impl,
-    parse_fg_encoded_sequence_dense_feature_impl,
-    parse_fg_encoded_sequence_sparse_feature_impl,
-    parse_fg_encoded_sparse_feature_impl,
-)
+from tzrec.features.mask import masks_of
+from tzrec.fg.encoded import MULTIVAL_SEP
+from tzrec.fg.handler import FgHandler
 from tzrec.fg.parsed import Parsed
+from tzrec.options import from_environment
 from tzrec.registry import Registry
 from tzrec.utils.load_class import get_register_class_meta
 
@@ -37,6 +35,16 @@ FEATURES: Registry[Any] = Registry(
     {
         "IdFeature": "tzrec.features.id_feature",
         "RawFeature": "tzrec.features.raw_feature",
+        "ComboFeature": "tzrec.features.combo_feature",
+        "CombineFeature": "tzrec.features.combine_feature",
+        "LookupFeature": "tzrec.features.lookup_feature",
+        "MatchFeature": "tzrec.features.match_feature",
+        "ExprFeature": "tzrec.features.expr_feature",
+        "OverlapFeature": "tzrec.features.overlap_feature",
+        "KvDotProduct": "tzrec.features.kv_dot_product",
+        "TokenizeFeature": "tzrec.features.tokenize_feature",
+        "CustomFeature": "tzrec.features.custom_feature",
+        "BoolMaskFeature": "tzrec.features.bool_mask_feature",
     },
 )
 _FEATURE_CLASS_MAP: dict[str, type] = {}
@@ -69,6 +77,7 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
         sequence_length: steps that feature generation keeps (FG_NONE keeps all); None takes the
             message's own, 0 = all.
         sequence_pk: primary key of a grouped sequence; None = ``user:{sequence_name}``.
+        farm_hash: hash with FarmHash Fingerprint64; None takes the environment's choice.
 
     Attributes:
         feature_config: as given.
@@ -76,11 +85,14 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
         bucketizer: what makes ids and sizes the table; None for plain numbers.
         data_group: the rows that the feature lives on.
         reads_sampled_rows: the sampler adds rows to the feature's column.
+        stands_alone: it is written as a feature of rows, whatever ``is_sequence`` says.
+        generates_steps: columns of a sequence hold steps; False where they come about later.
 
     Raises:
         ConfigError: the message contradicts itself.
-        Unsupported: ``fg_mode`` is not FG_NONE.
     """
+
+    generates_steps = True
 
     def __init__(
         self,
@@ -93,13 +105,17 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
         sequence_delim: str | None = None,
         sequence_length: int | None = None,
         sequence_pk: str | None = None,
+        farm_hash: bool | None = None,
     ) -> None:
         kind = which_field(feature_config, "feature")
         if kind is None:
             raise ConfigError("no feature is set; write for example id_feature { … }")
         self.feature_config = feature_config
         self.config: Any = getattr(feature_config, kind)
+        self.kind = kind.removeprefix(_SEQUENCE_PREFIX)
+        self.stands_alone = sequence_name is None and kind == self.kind
         self.fg_mode = fg_mode
+        self.farm_hash = from_environment().farm_hash if farm_hash is None else farm_hash
         self.is_sequence = is_sequence or kind.startswith(_SEQUENCE_PREFIX)
         self.sequence_name = sequence_name
         if self.is_sequence and sequence_delim is None:
@@ -115,28 +131,36 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
         self.data_group = BASE_DATA_GROUP
         self.reads_sampled_rows = False
         with at(f"{type(self).__name__}[{self.name}]"):
-            self.bucketizer: Bucketizer | None = create_bucketizer(self.config)
+            self.bucketizer: Bucketizer | None = self._make_bucketizer()
             self._check()
+
+    def _make_bucketizer(self) -> Bucketizer | None:
+        """Returns what makes ids and sizes the table."""
+        # Columns of FG_NONE hold ids already, whatever they were hashed with.
+        farm_hash = self.farm_hash and self.fg_mode is not FgMode.FG_NONE
+        return create_bucketizer(self.config, farm_hash=farm_hash)
 
     def _check(self) -> None:
         """Raises what is wrong with the config; subclasses add their rules."""
-        if self.fg_mode is not FgMode.FG_NONE:
-            raise Unsupported(
-                f"feature generation (fg_mode: {self.fg_mode.name}) comes with a later version",
-                hint="write encoded columns, one per feature, and use fg_mode: FG_NONE",
+        if self.is_stub and self.fg_mode is FgMode.FG_NORMAL:
+            raise ConfigError(
+                "stub_type needs FG_DAG: in FG_NORMAL no feature reads another one",
+                hint="set data_config.fg_mode: FG_DAG",
             )
         if not self.fg_encoded_multival_sep:
             raise ConfigError("fg_encoded_multival_sep is empty", hint=r'the default is "\x03"')
         if self.is_sequence and not self.sequence_delim:
             raise ConfigError("sequence_delim is empty", hint='the default is ";"')
-        if self.has_embedding and self.embedding_dim == 0:
-            raise ConfigError("embedding_dim is missing or 0; the feature is embedded")
         if self.config.pooling.lower() not in _POOLINGS:
             raise ConfigError(f"pooling is {self.config.pooling!r}, must be sum or mean")
         if self.config.data_type not in _DATA_TYPES:
             raise ConfigError(f"data_type is {self.config.data_type!r}, must be FP32 or FP16")
         # Computed now, so that what is wrong with them is said before anything starts.
         _ = self.init_fn, self.fg_encoded_default
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the handler, which worker processes make anew."""
+        return {key: value for key, value in self.__dict__.items() if key != "handler"}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -153,14 +177,21 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
         return self.sequence_name is not None
 
     @property
-    def inputs(self) -> list[str]:
-        """Columns that the feature reads; in FG_NONE the one that is called like it."""
-        return [self.name]
+    def is_stub(self) -> bool:
+        """True for a feature that only other features read."""
+        return bool(self.config.stub_type)
 
-    @property
+    @cached_property
+    def inputs(self) -> list[str]:
+        """Columns that the feature reads; of encoded data the one that is called like it."""
+        if self.fg_mode in (FgMode.FG_NONE, FgMode.FG_BUCKETIZE):
+            return [self.name]
+        return generation.columns(self)
+
+    @cached_property
     def has_single_input(self) -> bool:
         """False for the kinds that combine columns."""
-        return True
+        return self.kind in ("id_feature", "raw_feature", "tokenize_feature", "combine_feature")
 
     @property
     def is_sparse(self) -> bool:
@@ -179,8 +210,15 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
 
     @property
     def embedding_dim(self) -> int:
-        """Width of the embedding, 0 = none."""
-        return int(self.config.embedding_dim)
+        """Width of the embedding, 0 = none.
+
+        Raises:
+            ConfigError: the feature is embedded, and the config has no width.
+        """
+        dim = int(self.config.embedding_dim)
+        if dim == 0 and self.has_embedding:
+            raise ConfigError(f"{self!r}: embedding_dim is missing or 0; the feature is embedded")
+        return dim
 
     @property
     def output_dim(self) -> int:
@@ -296,13 +334,18 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
         """
         return encoded_default(self)
 
-    def encode_default(self, text: str) -> list[int] | list[float]:
-        """Returns what feature generation makes of a ``default_value`` that is not empty.
+    @cached_property
+    def handler(self) -> FgHandler:
+        """Feature generation of this feature alone."""
+        return generation.create_handler(
+            [self],
+            bucketize_only=self.fg_mode is FgMode.FG_BUCKETIZE,
+            farm_hash=self.farm_hash,
+        )
 
-        Raises:
-            ValueError: the text cannot be encoded.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no default")
+    def fg_json(self) -> list[dict[str, Any]]:
+        """Returns the entries of ``fg.json``, without the group of a grouped sequence."""
+        return generation.entries(self)
 
     def parse(self, input_data: dict[str, pa.Array], is_training: bool = False) -> Parsed:
         """Makes the feature's values of its columns.
@@ -315,35 +358,16 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
             DataError: a column is missing.
             FeatureError: a column's type or a value does not fit.
         """
-        if is_training and self.use_mask:
-            input_data = hide_masked_rows(self.inputs, self.reads_sampled_rows, input_data)
-        column = _column(input_data, self.inputs[0], self.name)
-        name, separator, default = self.name, self.fg_encoded_multival_sep, self.fg_encoded_default
-        if not self.is_sequence:
-            if self.is_sparse:
-                ids: Any = default
-                return parse_fg_encoded_sparse_feature_impl(
-                    name, column, separator, ids, self.is_weighted
-                )
-            return parse_fg_encoded_dense_feature_impl(
-                name, column, separator, default, self.value_dim
-            )
-        delim = self.sequence_delim or ";"
-        if self.is_sparse:
-            ids = default
-            return parse_fg_encoded_sequence_sparse_feature_impl(
-                name, column, delim, separator, ids
-            )
-        return parse_fg_encoded_sequence_dense_feature_impl(
-            name, column, delim, separator, default, self.value_dim
-        )
+        if self.fg_mode is not FgMode.FG_NONE:
+            masks = masks_of([self], input_data) if is_training else {}
+            return self.reshape(self.handler.process_arrow(input_data, masks)[self.name])
+        return self.reshape(parse_encoded(self, input_data, is_training))
 
+    def reshape(self, parsed: Parsed) -> Parsed:
+        """Returns what feature generation gave in the feature's own shape."""
+        return parsed
 
-def _column(input_data: dict[str, pa.Array], column: str, feature: str) -> pa.Array:
-    if column not in input_data:
-        raise DataError(
-            f"feature {feature!r}: its column {column!r} is missing"
-            f"{did_you_mean(column, input_data)}",
-            hint=f"there are: {', '.join(input_data)}",
-        )
-    return input_data[column]
+    @property
+    def has_steps(self) -> bool:
+        """Whether encoded columns come in steps."""
+        return self.is_sequence

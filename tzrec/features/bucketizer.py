@@ -16,7 +16,7 @@ import numpy as np
 
 from tzrec.config.vocab import read_vocab_file, vocab_path
 from tzrec.errors import ConfigError, Unsupported
-from tzrec.fg.hashing import murmur_hash64a
+from tzrec.fg.hashing import farm_fingerprint64, murmur_hash64a
 
 # Which field sizes the table, and which turns values into ids: the first that is set
 # (reference 04 §4.1.3). They differ for num_buckets beside a vocabulary.
@@ -50,6 +50,7 @@ class Bucketizer:
         rows: rows of the table.
         oov_id: id of a word that is not in the vocabulary; None where every value has an id.
         default_id: id kept for ``default_value``; None where it is bucketised like any value.
+        farm_hash: texts are hashed with FarmHash Fingerprint64 instead of MurmurHash64A.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Bucketizer:
     oov_id: int | None = None
     default_id: int | None = None
     _config: Any = field(default=None, repr=False, compare=False)
+    farm_hash: bool = False
 
     def id_of(self, text: str) -> int:
         """Returns the id of one value, given as text (reference 04 §4.2, rules 1 and 4 to 8).
@@ -65,7 +67,8 @@ class Bucketizer:
             ConfigError: the value is no number and the kind needs one.
         """
         if self.kind == "hash_bucket_size":
-            return murmur_hash64a(text.encode()) % self.rows
+            hashed = farm_fingerprint64 if self.farm_hash else murmur_hash64a
+            return hashed(text.encode()) % self.rows
         if self.kind == "boundaries":
             value, edges = np.float32(_number(text, float)), _edges(self._config)
             return int(np.searchsorted(edges, value, side="right"))
@@ -98,7 +101,7 @@ class Bucketizer:
         """
         facts: dict[str, Any] = {"kind": self.kind, "rows": self.rows}
         if self.kind == "hash_bucket_size":
-            facts["hash"] = "murmur_hash64a"
+            facts["hash"] = "farm_fingerprint64" if self.farm_hash else "murmur_hash64a"
         elif self.kind == "boundaries":
             facts["boundaries"] = _edges(self._config).tolist()
         elif self.kind != "num_buckets":
@@ -117,8 +120,12 @@ class Bucketizer:
         return digest.hexdigest()[:24]
 
 
-def create_bucketizer(config: Any) -> Bucketizer | None:
+def create_bucketizer(config: Any, *, farm_hash: bool = False) -> Bucketizer | None:
     """Returns the bucketizer of a feature's message; None if nothing in it makes ids.
+
+    Args:
+        config: the message.
+        farm_hash: hash with FarmHash Fingerprint64.
 
     Raises:
         ConfigError: the parts disagree, or a vocabulary cannot be used.
@@ -154,7 +161,8 @@ def create_bucketizer(config: Any) -> Bucketizer | None:
             f"(0 to {maker.rows - 1}{', two of them reserved' if _reserves(maker) else ''})",
             hint=f"drop {size_kind}, or set it to at least {maker.rows}",
         )
-    return Bucketizer(maker.kind, rows, maker.oov_id, maker.default_id, config)
+    hashes = farm_hash and maker.kind == "hash_bucket_size"
+    return Bucketizer(maker.kind, rows, maker.oov_id, maker.default_id, config, hashes)
 
 
 def _reserves(part: Bucketizer) -> bool:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+
 from tzrec.errors import ConfigError
+from tzrec.features import generation
+from tzrec.fg.handler import FgHandler
 
 if TYPE_CHECKING:
     from tzrec.features.base import BaseFeature
@@ -64,24 +69,21 @@ def _checked_numbers(feature: BaseFeature, numbers: list[float]) -> list[float]:
 
 
 def generated_default(feature: BaseFeature) -> list[int] | list[float] | None:
-    """Returns what feature generation makes of ``default_value`` (reference 04 §4.2, rule 9).
-
-    It is bucketised but not normalised. An empty text is no value, except in sequences and for
-    plain numbers, where it is "0".
+    """Returns what feature generation makes of a row without any value.
 
     Raises:
-        ConfigError: the text cannot be encoded.
+        ConfigError: the feature's default cannot be generated.
     """
-    text = str(feature.config.default_value)
-    if not text and (feature.is_sequence or not feature.is_sparse):
-        text = "0"
-    if not text:
-        return None
     try:
-        return feature.encode_default(text)
-    except ValueError as error:
-        reason = getattr(error, "message", str(error))
+        handler = FgHandler(generation.fg_json([feature]), farm_hash=feature.farm_hash)
+    except ConfigError as error:
         raise ConfigError(
-            f"use_mask needs a default, and default_value {text!r} cannot be one: {reason}",
+            f"use_mask needs a default, and there is none: {error.message}",
             hint=f"set {_FIELD} to the id or numbers of a masked row",
         ) from error
+    nothing = {name: pa.array([None], pa.string()) for name in handler.columns}
+    values = handler.process_arrow(nothing)[feature.name].values.reshape(-1)
+    if values.dtype == np.float32:
+        # The shortest text of a float32 is what the config says.
+        return [float(str(value)) for value in values]
+    return values.tolist() or None

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import posixpath
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from tzrec.config.messages import which_field
 from tzrec.constant import BASE_DATA_GROUP, CROSS_NEG_DATA_GROUP, NEG_DATA_GROUP
-from tzrec.errors import ConfigError, Unsupported, at
+from tzrec.errors import ConfigError, at
+from tzrec.features import generation
 from tzrec.features.base import FEATURES, BaseFeature, FgMode
+from tzrec.fg.assets import copy_assets
+from tzrec.fg.config_json import without_bucketizer
 from tzrec.protos.feature_pb2 import FeatureConfig
 
 _GROUP = "sequence_feature"
@@ -24,8 +27,12 @@ def create_features(
     neg_fields: Sequence[str] | None = None,
     fg_encoded_multival_sep: str | None = None,
     force_base_data_group: bool = False,
+    *,
+    farm_hash: bool | None = None,
 ) -> list[BaseFeature]:
     r"""Creates the features of a config in its order, grouped sequences flattened.
+
+    Stubs are there in FG_DAG only, where other features read them.
 
     Args:
         feature_configs: the config's ``feature_configs``.
@@ -34,6 +41,7 @@ def create_features(
             rows of the batch and the sampled ones.
         fg_encoded_multival_sep: separator of several values in FG_NONE text; None = ``\x03``.
         force_base_data_group: puts all features on the rows of the batch.
+        farm_hash: hash with FarmHash Fingerprint64; None takes the environment's choice.
 
     Raises:
         ConfigError: a feature is wrong, or two have one name; the location says which.
@@ -42,21 +50,25 @@ def create_features(
     features: dict[str, BaseFeature] = {}
     for index, config in enumerate(feature_configs):
         with at(f"feature_configs[{index}]"):
-            for feature in _create(config, fg_mode, fg_encoded_multival_sep):
+            for feature in _create(config, fg_mode, fg_encoded_multival_sep, farm_hash):
                 if feature.name in features:
                     raise ConfigError(f"feature {feature.name!r} is configured twice")
                 features[feature.name] = feature
                 _place(feature, set(neg_fields or ()), force_base_data_group)
-    stubs = [name for name, feature in features.items() if feature.config.stub_type]
+    if fg_mode is FgMode.FG_DAG:
+        return list(features.values())
+    stubs = [name for name, feature in features.items() if feature.is_stub]
     if stubs:
-        _logger.info("stub features, which have no output: %s", ", ".join(stubs))
+        _logger.info("stub features, which have no column: %s", ", ".join(stubs))
     return [feature for name, feature in features.items() if name not in stubs]
 
 
-def _create(config: FeatureConfig, fg_mode: FgMode, separator: str | None) -> Iterator[BaseFeature]:
+def _create(
+    config: FeatureConfig, fg_mode: FgMode, separator: str | None, farm_hash: bool | None
+) -> Iterator[BaseFeature]:
     kind = which_field(config, "feature")
     if kind != _GROUP:
-        yield _class_of(config)(config, fg_mode, separator)
+        yield _class_of(config)(config, fg_mode, separator, farm_hash=farm_hash)
         return
     group = config.sequence_feature
     with at(_GROUP):
@@ -73,6 +85,7 @@ def _create(config: FeatureConfig, fg_mode: FgMode, separator: str | None) -> It
                     sequence_delim=group.sequence_delim,
                     sequence_length=group.sequence_length,
                     sequence_pk=group.sequence_pk or None,
+                    farm_hash=farm_hash,
                 )
 
 
@@ -80,13 +93,7 @@ def _class_of(config: Any) -> type[BaseFeature]:
     kind = which_field(config, "feature")
     if kind is None:
         raise ConfigError("no feature is set; write for example id_feature { … }")
-    name = type(getattr(config, kind)).__name__
-    if name not in FEATURES:
-        raise Unsupported(
-            f"feature kind {kind} comes with a later version",
-            hint="this version has id_feature and raw_feature, and sequences of them",
-        )
-    return FEATURES.get(name)
+    return FEATURES.get(type(getattr(config, kind)).__name__)
 
 
 def _place(feature: BaseFeature, neg_fields: set[str], force_base: bool) -> None:
@@ -144,18 +151,26 @@ def _move_assets(message: Any, asset_dir: str) -> None:
         message.asset_dir = asset_dir
 
 
-def create_fg_json(features: Sequence[BaseFeature], asset_dir: str | None = None) -> NoReturn:
+def create_fg_json(
+    features: Sequence[BaseFeature],
+    asset_dir: str | None = None,
+    *,
+    remove_bucketizer: bool = False,
+) -> dict[str, Any]:
     """Returns ``fg.json``, the configuration of feature generation.
 
     Args:
         features: what it describes.
-        asset_dir: folder that holds the features' files.
+        asset_dir: folder that files are copied to, as ``{stem}_{md5}{ext}``; the entries then
+            hold these names.
+        remove_bucketizer: leave out what makes ids.
 
     Raises:
-        Unsupported: always, as long as there is no feature generation.
+        ConfigError: a file cannot be read.
     """
-    files = f" with files in {asset_dir}" if asset_dir else ""
-    raise Unsupported(
-        f"fg.json of {len(features)} features{files} comes with a later version, as feature "
-        "generation does"
-    )
+    entries = generation.fg_json(features)
+    if remove_bucketizer:
+        entries["features"] = [without_bucketizer(entry) for entry in entries["features"]]
+    if asset_dir is not None:
+        copy_assets(entries, asset_dir)
+    return entries

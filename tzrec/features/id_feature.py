@@ -6,8 +6,24 @@ from tzrec.errors import ConfigError
 from tzrec.features.base import BaseFeature
 
 
-class IdFeature(BaseFeature):
+class IdLikeFeature(BaseFeature):
     """Rows of an embedding table, any number per row (one per step in a sequence)."""
+
+    @property
+    def is_sparse(self) -> bool:
+        """Always True."""
+        return True
+
+    @property
+    def value_dim(self) -> int:
+        """Ids per row or step, 0 = any number; one per step unless the config says otherwise."""
+        if self.config.HasField("value_dim"):
+            return int(self.config.value_dim)
+        return 1 if self.is_sequence else 0
+
+
+class IdFeature(IdLikeFeature):
+    """The values of one column as ids."""
 
     def _check(self) -> None:
         super()._check()
@@ -21,24 +37,6 @@ class IdFeature(BaseFeature):
             )
 
     @property
-    def is_sparse(self) -> bool:
-        """Always True."""
-        return True
-
-    @property
     def is_weighted(self) -> bool:
         """True when each id has a weight (``id:weight``)."""
         return bool(self.config.weighted)
-
-    @property
-    def value_dim(self) -> int:
-        """Ids per row or step, 0 = any number; one per step unless the config says otherwise."""
-        if self.config.HasField("value_dim"):
-            return int(self.config.value_dim)
-        return 1 if self.is_sequence else 0
-
-    def encode_default(self, text: str) -> list[int]:
-        """Returns the id of the default, which is one word whatever it holds."""
-        if self.bucketizer is None:
-            raise ConfigError("the feature does not say how many ids it has")
-        return [self.bucketizer.id_of(text)]

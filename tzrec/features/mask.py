@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tzrec.errors import DataError
 from tzrec.fg.columns import plain
 
+if TYPE_CHECKING:
+    from tzrec.features.base import BaseFeature
+
 SAMPLE_MASK = "__SAMPLE_MASK__"
 NEG_SAMPLE_MASK = "__NEG_SAMPLE_MASK__"
+
+
+def masks_of(
+    features: Iterable[BaseFeature], input_data: Mapping[str, pa.Array]
+) -> dict[str, NDArray[np.bool_]]:
+    """Returns the rows that training hides, for each feature that uses masks.
+
+    Args:
+        features: any.
+        input_data: columns, the mask columns among them; without these nothing is hidden.
+    """
+    masks: dict[str, NDArray[np.bool_]] = {}
+    for feature in features:
+        name = NEG_SAMPLE_MASK if feature.reads_sampled_rows else SAMPLE_MASK
+        if feature.use_mask and name in input_data:
+            hidden = pc.fill_null(plain(input_data[name]), False)
+            masks[feature.name] = hidden.to_numpy(zero_copy_only=False)
+    return masks
 
 
 def hide_masked_rows(

@@ -88,6 +88,12 @@ def is_number(data_type: pa.DataType) -> bool:
 
 def unlist(column: pa.Array) -> tuple[pa.Array, Int32Array]:
     """Returns the flat values of a list column and its lengths, null → 0."""
+    kind = column.type
+    if not column.null_count and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        offsets = column.offsets.to_numpy()
+        first, last = int(offsets[0]), int(offsets[-1])
+        flat = plain(column.values.slice(first, last - first))
+        return flat, np.diff(offsets).astype(np.int32, copy=False)
     lengths = pc.fill_null(pc.list_value_length(column), 0)
     flat = plain(pc.list_flatten(column))
     return flat, lengths.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
@@ -137,13 +143,13 @@ def unmap(column: pa.Array) -> tuple[pa.Array, pa.Array, Int32Array]:
     lengths = np.diff(offsets).astype(np.int32)
     first, size = int(offsets[0]), int(offsets[-1] - offsets[0])
     # keys and items are those of the whole buffer, whatever slice of it the column is.
-    keys, items = column.keys.slice(first, size), column.items.slice(first, size)
+    keys, items = plain(column.keys.slice(first, size)), plain(column.items.slice(first, size))
     if column.null_count:
         valid = column.is_valid().to_numpy(zero_copy_only=False)
         kept = pa.array(np.repeat(valid, lengths))
         keys, items = keys.filter(kept), items.filter(kept)
         lengths = np.where(valid, lengths, 0).astype(np.int32)
-    return plain(keys), plain(items), lengths
+    return keys, items, lengths
 
 
 def to_int64(values: pa.Array, place: Place) -> NDArray[np.int64]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tzrec.fg.ragged import Counts
+
 
 @dataclass
 class Parsed:
@@ -30,6 +32,7 @@ class Parsed:
         lengths: int32 (B,).
         key_lengths: int32 (steps,).
         weights: float32 (ids,).
+        counts: what there was before defaults, where that is counted.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Parsed:
     lengths: NDArray[np.int32] | None = None
     key_lengths: NDArray[np.int32] | None = None
     weights: NDArray[np.float32] | None = None
+    counts: Counts | None = None
 
 
 class SparseData(Parsed):

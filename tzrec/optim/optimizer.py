@@ -122,7 +122,12 @@ class TZRecOptimizer:
     @property
     def is_due(self) -> bool:
         """True when the next `step` updates, False while gradients accumulate."""
-        return self._num_backward % self._options.accumulation_steps == 0
+        return self.num_waiting == 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Batches whose gradients accumulate, 0 after an update."""
+        return self._num_backward % self._options.accumulation_steps
 
     def is_finite(self) -> bool:
         """Returns whether all gradients so far are finite; one pass over them.
@@ -242,7 +247,7 @@ class TZRecOptimizer:
         torch.save(
             {
                 "accumulation_steps": self._options.accumulation_steps,
-                "num_backward": self._num_backward % self._options.accumulation_steps,
+                "num_backward": self.num_waiting,
                 "gradients": {} if self.is_due else self._named_gradients(),
                 "tables": torch.from_numpy(np.frombuffer(tables, np.uint8).copy()),
             },

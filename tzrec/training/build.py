@@ -20,13 +20,22 @@ from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.protos.train_pb2 import TrainConfig
 
 
-def build_features(data_config: DataConfig, feature_configs: Any) -> list[BaseFeature]:
-    """Creates the features of a config, grouped sequences flattened, in config order."""
+def build_features(
+    data_config: DataConfig, feature_configs: Any, *, farm_hash: bool | None = None
+) -> list[BaseFeature]:
+    """Creates the features of a config, grouped sequences flattened, in config order.
+
+    Args:
+        data_config: says where features are generated.
+        feature_configs: the config's.
+        farm_hash: hash with FarmHash Fingerprint64; None takes the environment's choice.
+    """
     return create_features(
         list(feature_configs),
         fg_mode=FgMode[FgModeProto.Name(data_config.fg_mode)],
         fg_encoded_multival_sep=data_config.fg_encoded_multival_sep,
         force_base_data_group=data_config.force_base_data_group,
+        farm_hash=farm_hash,
     )
 
 

@@ -241,7 +241,9 @@ class TrainingJob:
         return f"{path} ({metric}:{rows[0][metric]:.6f})" if rows else str(path)
 
     def _notes(self, trainer: Trainer, bad_rows: int) -> list[str]:
-        notes = []
+        notes: list[str] = []
+        counts = getattr(trainer.loader, "feature_counts", None)
+        notes += counts.lines() if counts is not None else []
         if bad_rows:
             notes.append(f"{bad_rows:,} bad rows were left out (data_config.max_bad_rows)")
         if skipped := self._hook(trainer, NonFiniteGuard).num_skipped:
@@ -251,4 +253,11 @@ class TrainingJob:
             )
         if overflows := getattr(trainer.optimizer, "num_overflows", 0):
             notes.append(f"{overflows:,} updates were left out by the grad scaler")
+        waiting = getattr(trainer.optimizer, "num_waiting", 0)
+        if waiting and trainer.interrupted is None:
+            every = self.config.train_config.gradient_accumulation_steps
+            notes.append(
+                f"batches at the end that have not moved the weights: {waiting:,}; an update takes "
+                f"{every} (gradient_accumulation_steps), the checkpoint keeps their gradients"
+            )
         return notes + self._hook(trainer, ConstantColumns).findings()

@@ -6,6 +6,7 @@ Rules about one message type wherever it occurs stand in `MESSAGE_RULES`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tzrec.config.messages import walk
@@ -60,6 +61,7 @@ def validate(
     *,
     schema_problems: Iterable[Problem] = (),
     for_serving: bool = False,
+    rules: Sequence[Rule] = (),
 ) -> list[Problem]:
     """Checks what a config means.
 
@@ -69,6 +71,7 @@ def validate(
         schema_problems: what loading found; they are part of the result, and problems that
             only follow from them are left out.
         for_serving: training sections and input paths are not needed.
+        rules: further rules; what the others find is broken for them.
 
     Returns:
         All problems, errors and warnings.
@@ -79,6 +82,10 @@ def validate(
     context = Context(config, for_serving=for_serving, broken=frozenset(broken))
     found = [problem for rule in RULES for problem in rule(context)]
     found += _message_problems(context)
+    if rules:
+        wrong = {problem.where for problem in found if problem.fatal}
+        context = dataclasses.replace(context, broken=context.broken | wrong)
+        found += [problem for rule in rules for problem in rule(context)]
     later_parts = [problem.where for problem in found if problem.severity == "unsupported"]
     kept = [
         problem

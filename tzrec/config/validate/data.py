@@ -172,10 +172,15 @@ def _field_problem(name: str, type_text: str) -> str:
 
 def needed_columns(context: Context) -> Iterator[tuple[str, str, str]]:
     """Yields column, config path and kind of every column that training reads."""
-    if context.feature_columns:
-        for feature in context.features:
-            if feature.supported and not feature.config.stub_type and feature.config.feature_name:
-                yield feature.name, f"{feature.path}.feature_name", "feature"
+    seen = set()
+    for feature in context.features:
+        if not context.feature_columns:
+            for where, name in feature.columns:
+                if name not in seen:
+                    yield name, where, "input"
+                seen.add(name)
+        elif not feature.config.stub_type and feature.config.feature_name:
+            yield feature.name, f"{feature.path}.feature_name", "feature"
     data = context.config.data_config
     for index, name in enumerate(data.label_fields):
         yield name, f"data_config.label_fields[{index}]", "label"
@@ -214,7 +219,7 @@ def costs(context: Context) -> Iterator[Problem]:
 def masks(context: Context) -> Iterator[Problem]:
     """Masks have something to mask."""
     data = context.config.data_config
-    masked = any(feature.supported and feature.config.use_mask for feature in context.features)
+    masked = any(feature.config.use_mask for feature in context.features)
     if data.sample_mask_prob > 0 and not masked:
         yield warning(
             "data_config.sample_mask_prob",

@@ -7,18 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from tzrec.config.feature_facts import FeatureFacts
+from tzrec.config.feature_facts import ID_BUCKETISERS, SIDES, FeatureFacts
 from tzrec.config.init_text import read_init_fn
-from tzrec.config.messages import which_field
+from tzrec.config.messages import is_required, which_field
 from tzrec.config.problem import Problem, warning
 from tzrec.config.validate.frame import Context, quoted
 from tzrec.errors import ConfigError, did_you_mean
-
-SIDES = ("user", "item", "context", "feature", "const")
-
-
-def _supported(context: Context) -> list[FeatureFacts]:
-    return [feature for feature in context.features if feature.supported]
+from tzrec.protos.data_pb2 import FG_DAG, FG_NORMAL
 
 
 def names(context: Context) -> Iterator[Problem]:
@@ -40,33 +35,49 @@ def names(context: Context) -> Iterator[Problem]:
 
 
 def expressions(context: Context) -> Iterator[Problem]:
-    """Inputs are ``side:column``."""
-    for feature in _supported(context):
-        where = f"{feature.path}.expression"
-        text = feature.config.expression
-        if not text:
-            if not context.feature_columns:
-                yield Problem(where, "is missing: write side:column", f"sides: {', '.join(SIDES)}")
+    """Inputs are ``side:column``, and features that are read exist."""
+    for feature in context.features:
+        inputs = feature.inputs
+        if not any(text for _, text in inputs) and not context.feature_columns:
+            where = feature.first_input
+            yield Problem(where, "is missing: write side:column", f"sides: {', '.join(SIDES)}")
             continue
-        side, colon, column = text.partition(":")
-        if not colon or not column:
-            yield Problem(
-                where,
-                f"is {text!r}, must be side:column",
-                f"for example user:{text.strip(':') or 'age'}; sides: {', '.join(SIDES)}",
-            )
-        elif side not in SIDES:
-            yield Problem(
-                where,
-                f"unknown side {side!r} in {text!r}{did_you_mean(side, SIDES)}",
-                f"sides: {', '.join(SIDES)}",
-            )
+        for where, text in inputs:
+            if text:
+                yield from _input_problems(context, where, text)
+
+
+def _input_problems(context: Context, where: str, text: str) -> Iterator[Problem]:
+    side, colon, column = text.partition(":")
+    if not colon or not column:
+        yield Problem(
+            where,
+            f"is {text!r}, must be side:column",
+            f"for example user:{text.strip(':') or 'age'}; sides: {', '.join(SIDES)}",
+        )
+    elif side not in SIDES:
+        yield Problem(
+            where,
+            f"unknown side {side!r} in {text!r}{did_you_mean(side, SIDES)}",
+            f"sides: {', '.join(SIDES)}",
+        )
+    elif side == "feature" and context.config.data_config.fg_mode == FG_NORMAL:
+        yield Problem(
+            where,
+            f"reads the feature {column!r}, but in FG_NORMAL every feature is generated alone",
+            "set data_config.fg_mode: FG_DAG",
+        )
+    elif side == "feature" and context.config.data_config.fg_mode == FG_DAG:
+        names = [feature.config.feature_name for feature in context.features]
+        if column not in names and column not in context.features_by_name:
+            yield Problem(where, f"there is no feature {column!r}{did_you_mean(column, names)}")
 
 
 def id_tables(context: Context) -> Iterator[Problem]:
     """An id feature says how many rows its table has, in one way."""
-    for feature in _supported(context):
-        if feature.kind != "id_feature" or context.is_broken(feature.path):
+    for feature in context.features:
+        needs_ids = feature.is_sparse and feature.kind != "tokenize_feature"
+        if not needs_ids or context.is_broken(feature.path) or feature.config.stub_type:
             continue
         ways = feature.bucketisers
         if not ways:
@@ -100,14 +111,16 @@ def _vocabulary_against_buckets(feature: FeatureFacts) -> Iterator[Problem]:
 
 def vocabularies(context: Context) -> Iterator[Problem]:
     """Vocabularies have no duplicates, their files exist, their default id is a row."""
-    for feature in _supported(context):
-        if feature.kind != "id_feature":
+    for feature in context.features:
+        if not set(ID_BUCKETISERS) & set(feature.bucketisers):
             continue
         config = feature.config
-        twice = sorted(w for w, times in Counter(config.vocab_list).items() if times > 1)
-        if twice:
-            yield Problem(f"{feature.path}.vocab_list", f"holds {quoted(twice[:5])} more than once")
-        if config.HasField("vocab_file"):
+        if "vocab_list" in feature.bucketisers:
+            twice = sorted(w for w, times in Counter(config.vocab_list).items() if times > 1)
+            if twice:
+                where = f"{feature.path}.vocab_list"
+                yield Problem(where, f"holds {quoted(twice[:5])} more than once")
+        if "vocab_file" in feature.bucketisers:
             where = f"{feature.path}.vocab_file"
             if isinstance(feature.file_words, ConfigError):
                 yield Problem(where, feature.file_words.message, feature.file_words.hint)
@@ -118,6 +131,9 @@ def vocabularies(context: Context) -> Iterator[Problem]:
                     "add default_bucketize_value: 0",
                 )
         rows = feature.rows
+        known = config.DESCRIPTOR.fields_by_name
+        if "default_bucketize_value" not in known:
+            continue
         if config.HasField("default_bucketize_value") and rows is not None:
             default = config.default_bucketize_value
             if default >= rows:
@@ -129,14 +145,15 @@ def vocabularies(context: Context) -> Iterator[Problem]:
 
 def widths(context: Context) -> Iterator[Problem]:
     """Features that are embedded have a width, and only those use one."""
-    for feature in _supported(context):
+    for feature in context.features:
         config = feature.config
         embedded = feature.is_sparse or feature.has_dense_embedding
         where = f"{feature.path}.embedding_dim"
-        if feature.kind == "id_feature":
-            continue  # required by the schema
-        reason = "boundaries" if feature.is_sparse else which_field(config, "dense_emb")
-        if embedded and not config.HasField("embedding_dim"):
+        if is_required(config.DESCRIPTOR.fields_by_name["embedding_dim"]):
+            continue  # said by the schema
+        ways = feature.bucketisers
+        reason = ways[0] if ways else feature.dense_embedding or "ids"
+        if embedded and not config.HasField("embedding_dim") and not config.stub_type:
             yield Problem(
                 where,
                 f"is missing: feature {feature.name!r} has {reason}, so it is embedded",
@@ -152,15 +169,14 @@ def widths(context: Context) -> Iterator[Problem]:
 
 def dense_embeddings(context: Context) -> Iterator[Problem]:
     """Autodis and mlp embed plain numbers."""
-    for feature in _supported(context):
-        if feature.kind != "raw_feature":
-            continue
-        chosen = which_field(feature.config, "dense_emb")
+    for feature in context.features:
+        chosen = feature.dense_embedding
         if chosen is None:
             continue
         where = f"{feature.path}.{chosen}"
         if feature.is_sparse:
-            yield Problem(where, f"{chosen} and boundaries exclude each other", "remove one")
+            makes = feature.bucketisers[0]
+            yield Problem(where, f"{chosen} and {makes} exclude each other", "remove one")
         elif feature.is_sequence:
             yield warning(where, f"{chosen} has no effect on a sequence, which stays plain numbers")
         elif chosen == "autodis" and feature.value_dim > 1:
@@ -173,7 +189,7 @@ def dense_embeddings(context: Context) -> Iterator[Problem]:
 
 def boundaries(context: Context) -> Iterator[Problem]:
     """Bucket boundaries ascend."""
-    for feature in _supported(context):
+    for feature in context.features:
         values = list(getattr(feature.config, "boundaries", ()))
         if any(math.isnan(value) for value in values):
             yield Problem(f"{feature.path}.boundaries", "holds nan")
@@ -188,7 +204,7 @@ def boundaries(context: Context) -> Iterator[Problem]:
 
 def weights(context: Context) -> Iterator[Problem]:
     """Weighted ids are summed."""
-    for feature in _supported(context):
+    for feature in context.features:
         if feature.kind != "id_feature" or not feature.config.weighted:
             continue
         where = f"{feature.path}.weighted"
@@ -203,7 +219,7 @@ def defaults(context: Context) -> Iterator[Problem]:
     separator = context.config.data_config.fg_encoded_multival_sep
     if not context.feature_columns:
         return
-    for feature in _supported(context):
+    for feature in context.features:
         text = feature.config.fg_encoded_default_value
         if not text:
             continue
@@ -237,7 +253,7 @@ def _default_range(feature: FeatureFacts, numbers: list[float], where: str) -> I
 
 def initialisers(context: Context) -> Iterator[Problem]:
     """``init_fn`` names a function of torch.nn.init and its arguments."""
-    for feature in _supported(context):
+    for feature in context.features:
         yield from init_fn_problems(f"{feature.path}.init_fn", feature.config.init_fn)
 
 
@@ -266,14 +282,14 @@ def sequences(context: Context) -> Iterator[Problem]:
         for index, sub in enumerate(sequence.features):
             here = f"{path}.features[{index}]"
             if which_field(sub, "feature") is None and not context.is_broken(here):
-                yield Problem(here, "is empty: choose id_feature or raw_feature")
+                yield Problem(here, "is empty: choose for example id_feature or raw_feature")
 
 
 def steps(context: Context) -> Iterator[Problem]:
     """What a sequence is made of is said about sequences."""
-    for feature in _supported(context):
+    for feature in context.features:
         if feature.is_sequence:
-            continue
+            continue  # tokens_as_sequence counts as one
         written = {field.name for field, _ in feature.config.ListFields()}
         for name in ("sequence_length", "sequence_delim", "sequence_fields"):
             if name in written:
@@ -284,11 +300,31 @@ def steps(context: Context) -> Iterator[Problem]:
                 )
 
 
+def tokens(context: Context) -> Iterator[Problem]:
+    """Tokens become a sequence where a row has one text, and some of them."""
+    for feature in context.features:
+        if feature.kind != "tokenize_feature" or not feature.config.tokens_as_sequence:
+            continue
+        where = f"{feature.path}.tokens_as_sequence"
+        if feature.sequence is not None or ".sequence_" in feature.path:
+            yield Problem(where, "is for a text per row, not for a sequence of texts")
+        elif not feature.config.sequence_length:
+            yield Problem(where, "needs sequence_length", "for example sequence_length: 20")
+
+
 def stubs(context: Context) -> Iterator[Problem]:
     """A stub exists for feature generation only."""
     grouped = context.grouped_features
-    for feature in _supported(context):
-        if feature.config.stub_type and feature.name in grouped:
+    mode = context.config.data_config.fg_mode
+    for feature in context.features:
+        if feature.config.stub_type and mode == FG_NORMAL:
+            yield Problem(
+                f"{feature.path}.stub_type",
+                "stubs are read by other features, but in FG_NORMAL every feature is generated "
+                "alone",
+                "set data_config.fg_mode: FG_DAG",
+            )
+        elif feature.config.stub_type and feature.name in grouped:
             yield Problem(
                 f"{feature.path}.stub_type",
                 f"feature {feature.name!r} is only an intermediate result, but a group uses it",
@@ -309,5 +345,6 @@ RULES = (
     initialisers,
     sequences,
     steps,
+    tokens,
     stubs,
 )

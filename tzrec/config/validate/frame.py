@@ -42,11 +42,6 @@ class Context:
         return {feature.name: feature for feature in self.features}
 
     @functools.cached_property
-    def later_features(self) -> frozenset[str]:
-        """Config paths of features whose kind comes with a later version."""
-        return frozenset(feature.path for feature in self.features if not feature.supported)
-
-    @functools.cached_property
     def groups(self) -> dict[str, Any]:
         """Feature groups by name."""
         return {group.group_name: group for group in self.config.model_config.feature_groups}

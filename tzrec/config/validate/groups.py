@@ -77,7 +77,7 @@ def kinds(context: Context) -> Iterator[Problem]:
         found = [known[name] for name in group.feature_names if name in known]
         for index, name in enumerate(group.feature_names):
             feature = known.get(name)
-            if feature is None or not feature.supported:
+            if feature is None:
                 continue
             where = f"{path}.feature_names[{index}]"
             if kind == "WIDE" and not feature.is_sparse:

@@ -6,13 +6,14 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from tzrec.config.feature_facts import GROWING
 from tzrec.config.messages import which_field
 from tzrec.config.model_facts import MODELS
 from tzrec.config.no_ops import NO_OPS
 from tzrec.config.problem import Problem, unsupported, warning
 from tzrec.config.validate.data import LATER_READERS, dataset_type_of
 from tzrec.config.validate.frame import Context, quoted
-from tzrec.protos.data_pb2 import FG_NONE, DatasetType, FgMode
+from tzrec.protos.data_pb2 import FG_DAG, DatasetType
 from tzrec.protos.model_pb2 import PYTORCH, Kernel
 
 # `tzrec.config.validate.data` speaks about masks.
@@ -31,33 +32,20 @@ def models(context: Context) -> Iterator[Problem]:
 
 
 def features(context: Context) -> Iterator[Problem]:
-    """Kinds of features, growing tables and feature generation."""
+    """Growing tables."""
     for feature in context.features:
-        if not feature.supported:
-            yield unsupported(
-                feature.path,
-                f"feature kind {feature.kind} {_LATER}",
-                "this version has id_feature and raw_feature, and sequences of them",
-            )
-        elif feature.kind == "id_feature":
-            for name in ("zch", "dynamicemb"):
-                if feature.config.HasField(name):
-                    yield unsupported(
-                        f"{feature.path}.{name}",
-                        f"growing tables ({name}) come with a later version",
-                        "set hash_bucket_size or num_buckets instead",
-                    )
+        for name in GROWING:
+            if name in feature.bucketisers:
+                yield unsupported(
+                    f"{feature.path}.{name}",
+                    f"growing tables ({name}) come with a later version",
+                    "set hash_bucket_size or num_buckets instead",
+                )
 
 
 def data(context: Context) -> Iterator[Problem]:
-    """Feature generation, samplers, readers."""
+    """Samplers, readers."""
     data_config = context.config.data_config
-    if data_config.fg_mode != FG_NONE:
-        yield unsupported(
-            "data_config.fg_mode",
-            f"feature generation (fg_mode: {FgMode.Name(data_config.fg_mode)}) {_LATER}",
-            "FG_NONE reads columns that already hold ids and numbers, one per feature",
-        )
     sampler = which_field(data_config, "sampler")
     if sampler:
         yield unsupported(f"data_config.{sampler}", f"sampler {sampler} {_LATER}")
@@ -95,6 +83,8 @@ def no_effect(context: Context) -> Iterator[Problem]:
         *parents, name = where.split(".")
         message: Any = functools.reduce(getattr, parents, context.config)
         default = message.DESCRIPTOR.fields_by_name[name].default_value
+        if where == "data_config.fg_threads" and context.config.data_config.fg_mode == FG_DAG:
+            continue  # it changes how fast features are generated
         if getattr(message, name) != default and where not in _SAID_WITH_DATA:
             yield warning(where, f"has no effect: {why}")
     kernel = context.config.model_config.kernel
@@ -115,9 +105,7 @@ def placement(context: Context) -> Iterator[Problem]:
         )
     text = "placement constraints have no effect yet: the tables are placed automatically"
     marked = [
-        feature
-        for feature in context.features
-        if feature.supported and feature.config.HasField("embedding_constraints")
+        feature for feature in context.features if feature.config.HasField("embedding_constraints")
     ]
     if marked:
         names = quoted(feature.name for feature in marked[:3])

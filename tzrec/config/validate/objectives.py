@@ -220,7 +220,7 @@ def _id_feature(context: Context, where: str, name: str) -> Iterator[Problem]:
             f"there is no feature {name!r}{did_you_mean(name, ids)}",
             "rows are grouped by the value of a configured id feature",
         )
-    elif feature.supported and not feature.is_sparse:
+    elif not feature.is_sparse:
         yield Problem(where, f"feature {name!r} holds plain numbers, must hold ids")
 
 

@@ -36,7 +36,7 @@ def table_uses(context: Context) -> Iterator[tuple[bool, str, _Use]]:
         for stepwise, names, suffix in parts:
             for name in names:
                 feature = context.features_by_name.get(name)
-                if feature is None or not feature.supported or not feature.is_sparse:
+                if feature is None or not feature.is_sparse:
                     continue
                 if context.is_broken(feature.path):
                     continue

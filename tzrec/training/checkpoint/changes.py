@@ -141,7 +141,8 @@ def _compare(old: Ids, new: Ids) -> list[str]:
     if not found and old.facts["rows"] != new.facts["rows"]:
         what = "rows" if both_words else new.kind
         found.append(f"{what} {old.facts['rows']} → {new.facts['rows']}")
-    for fact, text in (("hash", "hash"), ("default_id", "id of the default value")):
+    facts = {"hash": "hash", "default_id": "id of the default value", "file": "tokenizer file"}
+    for fact, text in facts.items():
         if old.facts.get(fact) != new.facts.get(fact):
             found.append(f"{text} {old.facts.get(fact)} → {new.facts.get(fact)}")
     if old.facts.get("oov_id") != new.facts.get("oov_id"):

@@ -44,16 +44,19 @@ class ConstantColumns(Hook):
 
     def __init__(self) -> None:
         self._suspects: dict[str, _Column] | None = None
-        self._num_rows = 0
+        self._num_rows = 0  # that were looked at
+        self._all = True
         self._told = False
 
     def after_step(self, trainer: Trainer, result: StepResult) -> None:
         """Looks at the columns that are still suspects."""
         if self._suspects is not None and not self._suspects:
             return
+        if self._told and trainer.state.step % _LOOK_EVERY:
+            self._all = False
+            return
         self._num_rows += result.num_rows
-        if not self._told or trainer.state.step % _LOOK_EVERY == 0:
-            self._look(result.batch)
+        self._look(result.batch)
         if self._num_rows >= _ROWS_TO_WARN:
             self._tell()
 
@@ -63,7 +66,8 @@ class ConstantColumns(Hook):
 
     def findings(self) -> list[str]:
         """Returns a sentence for each column that has not changed."""
-        return [_sentence(column, self._num_rows) for column in (self._suspects or {}).values()]
+        rows = f"in all {self._num_rows:,} rows{'' if self._all else ' looked at'}"
+        return [_sentence(column, rows) for column in (self._suspects or {}).values()]
 
     def _look(self, batch: Batch) -> None:
         known = {} if self._suspects is None else self._suspects
@@ -119,8 +123,7 @@ def _stays_the_same(column: _Column, values: Tensor, lengths: Tensor | None) -> 
     return not column.what.startswith("sample weight") or not bool(values.any())
 
 
-def _sentence(column: _Column, num_rows: int) -> str:
-    rows = f"in all {num_rows:,} rows"
+def _sentence(column: _Column, rows: str) -> str:
     if column.value is None or column.length == 0:
         return f"{column.what} is missing {rows}"
     numbers = ", ".join(f"{float(number):g}" for number in torch.atleast_1d(column.value))

@@ -91,12 +91,9 @@ class NonFiniteGuard(Hook):
         """
         if not self._max or self._scaled or trainer.optimizer.is_finite():
             return False
-        names = trainer.optimizer.non_finite()
-        whose = f"parameter {names[0]}" if names else "an embedding table"
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         said = (
-            f"the gradient of {whose}{more} is not finite at step {trainer.state.step}, "
-            "though the loss is"
+            f"the gradient of {_whose_gradient(trainer)} is not finite at step "
+            f"{trainer.state.step}, though the loss is"
         )
         trainer.optimizer.drop()
         return self._leave_out(said, said)
@@ -129,13 +126,16 @@ class NonFiniteGuard(Hook):
         return True
 
     def before_save(self, trainer: Trainer) -> None:
-        """Checks the weights.
+        """Checks the weights, and the gradients that are still accumulating.
 
         Raises:
-            TrainingError: a weight is not finite; nothing is saved over the last good checkpoint.
+            TrainingError: one is not finite; nothing is saved over the last good checkpoint.
             DistributedError: that happened to another rank.
         """
         found = cause_in_model(trainer)
+        waiting = getattr(trainer.optimizer, "num_waiting", 0)
+        if found is None and waiting and not self._scaled and not trainer.optimizer.is_finite():
+            found = f"the accumulated gradient of {_whose_gradient(trainer)} is not finite"
         if not any_rank(found is not None):
             return
         step = trainer.state.last_step
@@ -166,6 +166,12 @@ class NonFiniteGuard(Hook):
             hint="no weight was changed by this step, and checkpoints are untouched; "
             "mend the input, lower the learning rate, or set train_config.grad_clipping",
         )
+
+
+def _whose_gradient(trainer: Trainer) -> str:
+    names = trainer.optimizer.non_finite()
+    whose = f"parameter {names[0]}" if names else "an embedding table"
+    return f"{whose} and {len(names) - 1} more" if len(names) > 1 else whose
 
 
 def _describe(trainer: Trainer, total_loss: Tensor, losses: dict[str, Tensor], batch: Batch) -> str:

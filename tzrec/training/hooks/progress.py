@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any
 
+from torch import Tensor
+
 from tzrec.training.hooks.base import Hook, StepResult
 from tzrec.training.trainer import Trainer
 
@@ -33,7 +35,7 @@ class ProgressHook(Hook):
         self._rows_since = 0
         self._steps_before = 0
         self.num_rows = 0
-        self.last_losses: dict[str, float] = {}
+        self._latest: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Starts the clock."""
@@ -59,14 +61,19 @@ class ProgressHook(Hook):
             self._bar.update(1)
         if result.skipped:
             return
+        losses = {**result.losses, "total_loss": result.total_loss}
+        self._latest = {key: value.detach() for key, value in losses.items()}
         now = time.monotonic()
         due = (trainer.state.step - 1) % self._every == 0
         if due or now - self._last_time > _QUIET_SECONDS:
-            self._write(trainer, result, now)
+            self._write(trainer, now)
 
-    def _write(self, trainer: Trainer, result: StepResult, now: float) -> None:
-        self.last_losses = {key: float(value) for key, value in result.losses.items()}
-        self.last_losses["total_loss"] = float(result.total_loss)
+    @property
+    def last_losses(self) -> dict[str, float]:
+        """Losses of the last step that was not left out."""
+        return _floats(self._latest)
+
+    def _write(self, trainer: Trainer, now: float) -> None:
         seconds = trainer.timer.training
         rate = self._rows_since / max(seconds - self._last_training, 1e-9)
         self._last_time, self._last_training, self._rows_since = now, seconds, 0

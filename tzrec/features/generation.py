@@ -1,0 +1,155 @@
+"""Features and feature generation: ``fg.json`` entries, columns, handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from tzrec.features.mask import masks_of
+from tzrec.fg.config_json import Source, entries_of
+from tzrec.fg.handler import FgHandler
+from tzrec.fg.parsed import Parsed
+
+if TYPE_CHECKING:
+    from tzrec.features.base import BaseFeature
+
+
+def entries(feature: BaseFeature) -> list[dict[str, Any]]:
+    """Returns the entries of a feature, without the group of a grouped sequence."""
+    source = Source(
+        feature.kind,
+        feature.config,
+        is_sequence=feature.is_sequence and feature.generates_steps,
+        is_grouped=feature.is_grouped_sequence,
+        sequence_delim=feature.sequence_delim,
+        sequence_length=feature.sequence_length,
+    )
+    return entries_of(source)
+
+
+def fg_json(features: Sequence[BaseFeature]) -> dict[str, Any]:
+    """Returns the ``fg.json`` of features; those of a grouped sequence stand together."""
+    found: list[dict[str, Any]] = []
+    groups: dict[str, dict[str, Any]] = {}
+    for feature in features:
+        if not feature.is_grouped_sequence:
+            found += entries(feature)
+            continue
+        name = str(feature.sequence_name)
+        if name not in groups:
+            groups[name] = {
+                "sequence_name": name,
+                "sequence_length": feature.sequence_length or 0,
+                "sequence_delim": feature.sequence_delim or ";",
+                "sequence_pk": feature.sequence_pk,
+                "features": [],
+            }
+            found.append(groups[name])
+        groups[name]["features"] += entries(feature)
+    return {"features": found}
+
+
+def create_handler(
+    features: Sequence[BaseFeature],
+    *,
+    threads: int = 1,
+    bucketize_only: bool = False,
+    farm_hash: bool = False,
+) -> FgHandler:
+    """Returns the feature generation of features together.
+
+    Args:
+        features: in any order.
+        threads: features computed at once.
+        bucketize_only: columns are called like the features and hold generated values.
+        farm_hash: hash with FarmHash Fingerprint64.
+
+    Raises:
+        ConfigError: features read each other in a circle, or what does not exist.
+    """
+    return FgHandler(fg_json(features), threads, bucketize_only=bucketize_only, farm_hash=farm_hash)
+
+
+def columns(feature: BaseFeature) -> list[str]:
+    """Returns the columns that a feature reads itself, not those of features that it reads."""
+    from tzrec.fg.operators.base import create_operator
+    from tzrec.fg.spec import parse_fg_json
+
+    own = parse_fg_json(fg_json([feature]))
+    read = [i for spec in own for i in create_operator(spec).inputs]
+    return list(dict.fromkeys(i.source for i in read if i.side in ("user", "item", "context")))
+
+
+class GeneratedFeatures:
+    """The features that are generated together: all in FG_DAG and FG_BUCKETIZE, else none.
+
+    Args:
+        features: stubs among them.
+        threads: features computed at once.
+        counts: results say how many values were missing or unknown.
+    """
+
+    def __init__(
+        self, features: Sequence[BaseFeature], *, threads: int = 1, counts: bool = False
+    ) -> None:
+        modes = {feature.fg_mode.name for feature in features}
+        self._together = modes in ({"FG_DAG"}, {"FG_BUCKETIZE"})
+        self._bucketize_only = modes == {"FG_BUCKETIZE"}
+        self._features = list(features) if self._together else []
+        self._names = {feature.name for feature in self._features}
+        self._threads = threads
+        self._counts = counts
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    @property
+    def names(self) -> list[str]:
+        """Features that are no stubs."""
+        return [feature.name for feature in self._features if not feature.is_stub]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the handler, which worker processes make anew."""
+        return {key: value for key, value in self.__dict__.items() if key != "handler"}
+
+    @cached_property
+    def handler(self) -> FgHandler:
+        """Feature generation of the features."""
+        handler = create_handler(
+            self._features,
+            threads=self._threads,
+            bucketize_only=self._bucketize_only,
+            farm_hash=any(feature.farm_hash for feature in self._features),
+        )
+        for operator in handler.operators:
+            operator.tail.counts = self._counts
+        return handler
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that are read."""
+        return self.handler.columns if self._features else []
+
+    def parse(self, input_data: dict[str, pa.Array], is_training: bool) -> dict[str, Parsed]:
+        """Returns the values of each feature that is no stub.
+
+        Args:
+            input_data: column → array, mask columns among them.
+            is_training: hide what the masks hide.
+
+        Raises:
+            DataError: a column is missing.
+            FeatureError: a value cannot be read.
+        """
+        if not self._features:
+            return {}
+        masks = masks_of(self._features, input_data) if is_training else {}
+        found = self.handler.process_arrow(input_data, masks)
+        return {f.name: f.reshape(found[f.name]) for f in self._features if f.name in found}
+
+    def failing_columns(self, input_data: dict[str, pa.Array]) -> list[str]:
+        """Returns the columns of the first feature that cannot be generated."""
+        return self.handler.failing_columns(input_data) if self._features else []

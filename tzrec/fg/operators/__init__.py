@@ -1,0 +1,1 @@
+"""Operators of feature generation: one file per kind, found by ``feature_type``."""

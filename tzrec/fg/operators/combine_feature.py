@@ -1,0 +1,89 @@
+"""``combine_feature``: the values of a cell made into one number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tzrec.errors import ConfigError, did_you_mean
+from tzrec.fg.bucketize import NumberOf
+from tzrec.fg.checks import mapping, number
+from tzrec.fg.kernels import kernels
+from tzrec.fg.operators.base import Operator
+from tzrec.fg.ragged import Ragged
+from tzrec.fg.reading import Reading, as_text, parse_numbers
+
+# Numbers of `kernels.combine`.
+COMBINERS = {
+    "sum": 0,
+    "mean": 1,
+    "avg": 1,
+    "min": 2,
+    "max": 3,
+    "count": 4,
+    "gap_min": 5,
+    "gap_max": 6,
+}
+
+
+def combiner_number(name: str) -> int:
+    """Returns the kernel's number of a combiner.
+
+    Raises:
+        ConfigError: there is no such combiner.
+    """
+    if name not in COMBINERS:
+        raise ConfigError(
+            f"combiner is {name!r}, must be one of {', '.join(COMBINERS)}"
+            f"{did_you_mean(name, COMBINERS)}"
+        )
+    return COMBINERS[name]
+
+
+def combined(cells: Ragged, how: int) -> Ragged:
+    """Returns one number per cell that has values; ``how`` as in `COMBINERS`."""
+    present = cells.lengths > 0
+    numbers = kernels().combine(cells.values.astype(np.float64), cells.lengths, how)
+    return Ragged(numbers[present], present.astype(np.int32), cells.row_lengths)
+
+
+class CombineOperator(Operator):
+    """Numbers, or what ``value_map`` has for a value, combined and normalised.
+
+    With ``num_buckets`` the number is cut to a whole one. Values that ``value_map`` lacks are
+    passed over.
+    """
+
+    kind = "combine_feature"
+    num_inputs = 1
+    numeric = True
+
+    def setup(self) -> None:
+        """Reads ``combiner`` and ``value_map``."""
+        self._how = combiner_number(str(self.spec.options.get("combiner") or "sum").lower())
+        value_map = mapping("value_map", self.spec.options.get("value_map") or {})
+        self._map = NumberOf({k: number(f"value_map[{k!r}]", v) for k, v in value_map.items()})
+        self._has_map = bool(value_map)
+
+    def reading(self, number: int) -> Reading:
+        """Reads text where it is mapped."""
+        return super().reading(number).as_text() if self._has_map else super().reading(number)
+
+    def run(self, columns: Sequence[Ragged]) -> Ragged:
+        """Returns one number per cell."""
+        (column,) = columns
+        if self._has_map:
+            column = self._mapped(column)
+        elif column.is_text:
+            column = column.with_values(parse_numbers(column, "the column"))
+        result = combined(column, self._how)
+        if self.normalizer is not None:
+            result = result.with_values(self.normalizer(result.values))
+        return result
+
+    def _mapped(self, column: Ragged) -> Ragged:
+        numbers, known = self._map.of(as_text(column.values))
+        owners = np.repeat(np.arange(column.num_cells), column.lengths)[known]
+        lengths = np.bincount(owners, minlength=column.num_cells).astype(np.int32)
+        return Ragged(numbers[known], lengths, column.row_lengths)

@@ -1,0 +1,46 @@
+"""``id_feature``: the values of one column."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from tzrec.errors import ConfigError
+from tzrec.fg.operators.base import Operator
+from tzrec.fg.ragged import Ragged
+from tzrec.fg.reading import Reading, parse_numbers
+
+
+class IdOperator(Operator):
+    """Each value is one id; with ``weighted`` each comes with a weight, ``id:weight``."""
+
+    kind = "id_feature"
+    num_inputs = 1
+
+    def setup(self) -> None:
+        """Reads ``weighted``."""
+        self.weighted = bool(self.spec.options.get("weighted"))
+        if self.weighted and self.spec.is_sequence:
+            raise ConfigError(
+                f"id_feature {self.spec.name!r} is weighted and a sequence; steps have no weights"
+            )
+
+    def reading(self, number: int) -> Reading:
+        """Reads weighted ids as a map."""
+        return dataclasses.replace(
+            super().reading(number),
+            as_map=self.weighted,
+            separator=self.spec.separator,
+        )
+
+    def run(self, columns: Sequence[Ragged]) -> Ragged:
+        """Returns the column's values, with weights if weighted."""
+        (column,) = columns
+        if not self.weighted or column.keys is None:
+            return column
+        weights = column.values
+        if column.is_text:
+            weights = parse_numbers(column, "the column")
+        return Ragged(column.keys, column.lengths, column.row_lengths, weights.astype(np.float32))
