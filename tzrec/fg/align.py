@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tzrec.errors import FeatureError
-from tzrec.fg.kernels import kernels
-from tzrec.fg.ragged import Lengths, Ragged, Text, ranges
-from tzrec.fg.reading import Reading, as_text, parse_numbers
+from tzrec.fg.ragged import Lengths, Ragged, ranges
+from tzrec.fg.reading import Reading, parse_numbers, split_pairs, split_values
 
 
 def cut_steps(column: Ragged, most: int) -> Ragged:
@@ -99,21 +98,11 @@ def read_feature(found: Ragged, how: Reading, place: str) -> Ragged:
     elif found.row_lengths is None and how.is_sequence:
         cells = Ragged(found.values, found.lengths, np.ones(len(found.lengths), np.int32))
     if cells.is_text and how.separator:
-        texts = cells.values
-        second = -1 if how.separator == "\x1d" else ord(how.separator)
-        starts, ends, counts = kernels().split(
-            texts.data, texts.starts, texts.ends, 0x1D, second, False
-        )
-        lengths = sum_cells(counts, cells.lengths)
-        cells = Ragged(Text(texts.data, starts, ends), lengths, cells.row_lengths)
+        parts = split_values(cells.values, how.separator)
+        lengths = sum_cells(parts.lengths, cells.lengths)
+        cells = Ragged(parts.values, lengths, cells.row_lengths)
     if how.as_map:
-        texts = as_text(cells.values)
-        key_ends, value_starts, _ = kernels().split_pairs(
-            texts.data, texts.starts, texts.ends, ord(how.pair_separator)
-        )
-        keys = Text(texts.data, texts.starts, key_ends)
-        values = Text(texts.data, value_starts, texts.ends)
-        cells = Ragged(values, cells.lengths, cells.row_lengths, None, keys)
+        cells = split_pairs(cells, how.pair_separator)
     if how.as_numbers and cells.is_text:
         cells = cells.with_values(parse_numbers(cells, place))
     return cells

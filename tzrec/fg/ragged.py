@@ -14,6 +14,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tzrec.fg.kernels import kernels
+from tzrec.fg.kernels.plain_text import ranges
+
+__all__ = ["Counts", "Ragged", "Text", "count_kept", "ranges", "take"]
+
 Lengths = NDArray[np.int32]
 Positions = NDArray[np.int64]
 
@@ -53,14 +58,16 @@ class Text:
         Raises:
             pa.ArrowInvalid: bytes are not UTF-8.
         """
-        from tzrec.fg.kernels import kernels
+        array = self.to_binary().view(pa.large_string())
+        array.validate(full=True)
+        return array
 
+    def to_binary(self) -> pa.Array:
+        """Returns the bytes of the texts as a binary array, whatever they are."""
         data, starts, ends = kernels().gather_text(self.data, self.starts, self.ends)
         offsets = np.append(starts, ends[-1:] if len(ends) else 0).astype(np.int64)
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-        array = pa.Array.from_buffers(pa.large_string(), len(starts), buffers)
-        array.validate(full=True)
-        return array
+        return pa.Array.from_buffers(pa.large_binary(), len(starts), buffers)
 
     @classmethod
     def of(cls, texts: list[str]) -> Text:
@@ -182,12 +189,6 @@ class Ragged:
 def take(values: Values, positions: NDArray[Any]) -> Values:
     """Returns the values at some positions."""
     return values.take(positions) if isinstance(values, Text) else values[positions]
-
-
-def ranges(starts: NDArray[Any], lengths: NDArray[Any]) -> Positions:
-    """Returns ``starts[i], …, starts[i] + lengths[i] - 1`` for every i, one after the other."""
-    before = np.cumsum(lengths, dtype=np.int64) - lengths
-    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()), dtype=np.int64)
 
 
 def count_kept(kept: NDArray[np.bool_], lengths: Lengths) -> Lengths:

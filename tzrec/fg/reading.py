@@ -19,7 +19,7 @@ from tzrec.errors import FeatureError
 from tzrec.fg.columns import is_list, is_number, is_text, plain, scalars, unlist, unmap
 from tzrec.fg.kernels import kernels
 from tzrec.fg.kernels.plain_text import EMPTY, SINGLE
-from tzrec.fg.ragged import Lengths, Ragged, Text
+from tzrec.fg.ragged import Lengths, Ragged, Text, count_kept
 from tzrec.fg.spec import MULTIVAL_SEP
 
 _CASTS = "cast the column to text, numbers, a list of these, or a map where the file is written"
@@ -74,36 +74,36 @@ def read(column: Any, how: Reading, place: str) -> Ragged:
     row_lengths: Lengths | None = None
     cells: Ragged
     if how.is_sequence:
-        array, cells, row_lengths = _steps(array, how, place)
+        cells, row_lengths = _steps(array, how, place)
     else:
         cells = _cells(array, how, place)
     if row_lengths is not None:
         cells = dataclasses.replace(cells, row_lengths=row_lengths, from_numbers=False)
     if how.as_map and cells.keys is None:
-        cells = _split_pairs(cells, how)
+        cells = split_pairs(cells, how.pair_separator)
     if how.as_numbers and cells.is_text:
         cells = cells.with_values(parse_numbers(cells, place))
     return cells
 
 
-def _steps(array: pa.Array, how: Reading, place: str) -> tuple[pa.Array, Ragged, Lengths]:
+def _steps(array: pa.Array, how: Reading, place: str) -> tuple[Ragged, Lengths]:
     """Returns the steps of all rows, taken apart, and their number per row."""
     if is_text(array.type):
         rows = text_of(array)
         starts, ends, row_lengths = kernels().split(
             rows.data, rows.starts, rows.ends, ord(how.delim), -1, True
         )
-        return array, _split_cells(Text(rows.data, starts, ends), how), row_lengths
+        return _split_cells(Text(rows.data, starts, ends), how), row_lengths
     if is_list(array.type):
         flat, row_lengths = unlist(array)
-        return flat, _cells(flat, how, place, in_list=True), row_lengths
+        return _cells(flat, how, place, in_list=True), row_lengths
     if pa.types.is_null(array.type):
         nothing = np.zeros(len(array), np.int32)
-        return array, Ragged(Text.of([]), np.zeros(0, np.int32)), nothing
+        return Ragged(Text.of([]), np.zeros(0, np.int32)), nothing
     cells = _cells(array, how, place)
     present = cells.lengths > 0
     one_step = Ragged(cells.values, cells.lengths[present], None, cells.weights, cells.keys)
-    return array, one_step, present.astype(np.int32)
+    return one_step, present.astype(np.int32)
 
 
 def _cells(array: pa.Array, how: Reading, place: str, *, in_list: bool = False) -> Ragged:
@@ -124,7 +124,11 @@ def _cells(array: pa.Array, how: Reading, place: str, *, in_list: bool = False) 
 
 
 def _split_cells(cells: Text, how: Reading) -> Ragged:
-    separator = how.map_separator if how.as_map else how.separator
+    return split_values(cells, how.map_separator if how.as_map else how.separator)
+
+
+def split_values(cells: Text, separator: str) -> Ragged:
+    r"""Splits each cell at ``\x1d`` and the separator; without one a cell is one value."""
     if not separator:
         kept = cells.ends > cells.starts
         return Ragged(cells.take(np.flatnonzero(kept)), kept.astype(np.int32))
@@ -148,16 +152,13 @@ def _list_cells(array: pa.Array, how: Reading, place: str) -> Ragged:
         if how.keeps_empty:
             kept = flat.is_valid().to_numpy(zero_copy_only=False)
         if not kept.all():
-            positions = np.flatnonzero(kept)
-            owners = np.repeat(np.arange(len(lengths)), lengths)[positions]
-            lengths = np.bincount(owners, minlength=len(lengths)).astype(np.int32)
-            values = values.take(positions)
+            lengths = count_kept(kept, lengths)
+            values = values.take(np.flatnonzero(kept))
         return Ragged(values, lengths)
     if is_number(flat.type):
         present, here = scalars(flat)
         if len(present) != len(flat):
-            owners = np.repeat(np.arange(len(lengths)), lengths)[here > 0]
-            lengths = np.bincount(owners, minlength=len(lengths)).astype(np.int32)
+            lengths = count_kept(here > 0, lengths)
         return Ragged(numbers_of(present), lengths)
     if pa.types.is_null(flat.type):
         return Ragged(Text.of([]), np.zeros(len(array), np.int32))
@@ -172,9 +173,7 @@ def _map_cells(array: pa.Array, how: Reading, place: str) -> Ragged:
     keys, items, lengths = unmap(array)
     valid = items.is_valid()
     if items.null_count:
-        owners = np.repeat(np.arange(len(lengths)), lengths)
-        owners = owners[valid.to_numpy(zero_copy_only=False)]
-        lengths = np.bincount(owners, minlength=len(lengths)).astype(np.int32)
+        lengths = count_kept(valid.to_numpy(zero_copy_only=False), lengths)
         keys, items = keys.filter(valid), items.filter(valid)
     return Ragged(_flat(items, place), lengths, keys=as_text(_flat(keys, place)))
 
@@ -187,11 +186,11 @@ def _flat(array: pa.Array, place: str) -> Any:
     raise FeatureError(f"{place} cannot be read: it holds {array.type}", hint=_CASTS)
 
 
-def _split_pairs(cells: Ragged, how: Reading) -> Ragged:
+def split_pairs(cells: Ragged, separator: str) -> Ragged:
+    """Takes ``key:value`` texts apart; one without the separator has no value."""
     texts = as_text(cells.values)
-    separator = ord(how.pair_separator)
     key_ends, value_starts, _ = kernels().split_pairs(
-        texts.data, texts.starts, texts.ends, separator
+        texts.data, texts.starts, texts.ends, ord(separator)
     )
     keys = Text(texts.data, texts.starts, key_ends)
     values = Text(texts.data, value_starts, texts.ends)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from tzrec.fg.kernels import kernels
 from tzrec.fg.ragged import Text, ranges
 
 
@@ -17,7 +15,7 @@ def distinct(texts: Text) -> tuple[list[str], NDArray[np.int64]]:
 
     Bytes that are no UTF-8 become U+FFFD.
     """
-    encoded = _binary(texts).dictionary_encode()
+    encoded = texts.to_binary().dictionary_encode()
     words = [word.decode("utf-8", "replace") for word in encoded.dictionary.to_pylist()]
     return words, encoded.indices.to_numpy().astype(np.int64)
 
@@ -39,10 +37,3 @@ def map_to_lists(
     lengths = sizes[numbers]
     positions = ranges((np.cumsum(sizes) - sizes)[numbers], lengths)
     return flat[positions], lengths.astype(np.int32)
-
-
-def _binary(texts: Text) -> pa.Array:
-    data, starts, ends = kernels().gather_text(texts.data, texts.starts, texts.ends)
-    offsets = np.append(starts, ends[-1:] if len(ends) else 0).astype(np.int64)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.large_binary(), len(starts), buffers)

@@ -78,11 +78,6 @@ class Expression:
         """Names that must be given."""
         return frozenset(_variables(self.tree))
 
-    @property
-    def has_vector_functions(self) -> bool:
-        """Whether a function takes the values of a cell together."""
-        return any(call.name in VECTOR_FUNCTIONS for call in _calls(self.tree))
-
     def evaluate(self, values: Mapping[str, Any]) -> Floats:
         """Returns the expression of scalars, element by element.
 
@@ -185,12 +180,6 @@ def _spread(vector: Vector, lengths: NDArray[np.int32], fill: float) -> Vector:
     positions = np.where(missing, 0, (ends - own)[owners] + number)
     values = vector.values[positions] if len(vector.values) else np.zeros(len(owners))
     return Vector(np.where(missing, fill, values), lengths)
-
-
-def _calls(node: Node) -> list[Call]:
-    if not isinstance(node, Call):
-        return []
-    return [node, *(call for argument in node.arguments for call in _calls(argument))]
 
 
 def _variables(node: Node) -> list[str]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tzrec.errors import ConfigError
 from tzrec.fg.operators.base import Operator
-from tzrec.fg.ragged import Ragged, Text, ranges
+from tzrec.fg.ragged import Ragged, Text, count_kept, ranges
 
 _TRUE = (b"true", b"1")
 
@@ -37,8 +37,7 @@ class BoolMaskOperator(Operator):
         of_values = ranges(_starts(values), common)
         of_mask = ranges(_starts(mask), common)
         keeps = _truths(mask)[of_mask]
-        owners = np.repeat(np.arange(len(common)), common)[keeps]
-        lengths = np.bincount(owners, minlength=len(common)).astype(np.int32)
+        lengths = count_kept(keeps, common)
         return values.take_values(of_values[keeps], lengths, values.row_lengths)
 
 

@@ -11,7 +11,7 @@ from tzrec.fg.bucketize import NumberOf
 from tzrec.fg.checks import mapping, number
 from tzrec.fg.kernels import kernels
 from tzrec.fg.operators.base import Operator
-from tzrec.fg.ragged import Ragged
+from tzrec.fg.ragged import Ragged, count_kept
 from tzrec.fg.reading import Reading, as_text, parse_numbers
 
 # Numbers of `kernels.combine`.
@@ -84,6 +84,5 @@ class CombineOperator(Operator):
 
     def _mapped(self, column: Ragged) -> Ragged:
         numbers, known = self._map.of(as_text(column.values))
-        owners = np.repeat(np.arange(column.num_cells), column.lengths)[known]
-        lengths = np.bincount(owners, minlength=column.num_cells).astype(np.int32)
+        lengths = count_kept(known, column.lengths)
         return Ragged(numbers[known], lengths, column.row_lengths)

@@ -12,7 +12,7 @@ from tzrec.errors import ConfigError
 from tzrec.fg.kernels import kernels
 from tzrec.fg.maps import find
 from tzrec.fg.operators.base import Operator
-from tzrec.fg.ragged import Ragged, Text
+from tzrec.fg.ragged import Ragged, Text, count_kept
 from tzrec.fg.reading import Reading, parse_numbers
 
 
@@ -73,8 +73,7 @@ class KvDotProductOperator(Operator):
         written = values.ends > values.starts
         if written.any():
             positions = np.flatnonzero(written)
-            owners = np.repeat(np.arange(side.num_cells), side.lengths)[positions]
-            lengths = np.bincount(owners, minlength=side.num_cells).astype(np.int32)
+            lengths = count_kept(written, side.lengths)
             cells = Ragged(values.take(positions), lengths, side.row_lengths)
             weights[positions] = parse_numbers(cells, "the column")
         return weights

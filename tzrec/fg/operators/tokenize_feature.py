@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tzrec.errors import ConfigError, MissingDependencyError, did_you_mean
+from tzrec.fg.align import sum_cells
 from tzrec.fg.operators.base import Operator
 from tzrec.fg.ragged import Ragged, Text
 from tzrec.fg.reading import Reading, as_text
@@ -56,9 +57,7 @@ class TokenizeOperator(Operator):
         (column,) = columns
         texts: Text = as_text(column.values)
         ids, counts = map_to_lists(texts, self._encode)
-        owners = np.repeat(np.arange(column.num_cells), column.lengths)
-        lengths = np.bincount(owners, counts, column.num_cells).astype(np.int32)
-        return Ragged(ids, lengths, column.row_lengths)
+        return Ragged(ids, sum_cells(counts, column.lengths), column.row_lengths)
 
 
 @functools.lru_cache(maxsize=8)
