@@ -1,6 +1,5 @@
 """`FgHandler` against the reference on random columns: features of several columns."""
 
-import pytest
 from fg_property import (
     BUCKETIZERS,
     DEFAULTS,
@@ -25,14 +24,6 @@ from fg_property import (
 from fg_reference import is_sequence
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tzrec.fg.kernels import use_backend
-
-
-@pytest.fixture(autouse=True)
-def _own_backend():
-    yield
-    use_backend(None)
 
 
 @backends

@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from tzrec.config.feature_facts import GROWING, RESERVED_WORDS
 from tzrec.config.vocab import read_vocab_file, vocab_path
 from tzrec.errors import ConfigError, Unsupported
+from tzrec.fg.config_source import OOV_ID, OOV_WORD
 from tzrec.fg.hashing import farm_fingerprint64, murmur_hash64a
+from tzrec.fg.spec import BUCKETIZERS
 
 # Which field sizes the table, and which turns values into ids: the first that is set
 # (reference 04 §4.1.3). They differ for num_buckets beside a vocabulary.
@@ -28,17 +31,8 @@ SIZE_ORDER = (
     "vocab_file",
     "boundaries",
 )
-ID_ORDER = (
-    "hash_bucket_size",
-    "vocab_list",
-    "vocab_dict",
-    "vocab_file",
-    "num_buckets",
-    "boundaries",
-)
-_GROWING = ("zch", "dynamicemb")
-_DEFAULT_ID, _OOV_ID, _NUM_RESERVED = 0, 1, 2
-_OOV_WORD = "<OOV>"
+ID_ORDER = BUCKETIZERS
+_DEFAULT_ID = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,7 @@ class Bucketizer:
         if self.kind == "vocab_list":
             words = list(self._config.vocab_list)
             if self.default_id is not None:
-                words = [self._config.default_value, _OOV_WORD, *words]
+                words = [self._config.default_value, OOV_WORD, *words]
             return {word: index for index, word in enumerate(words)}
         if self.kind == "vocab_dict":
             ids: dict[str, int] = dict(self._config.vocab_dict)
@@ -132,7 +126,7 @@ def create_bucketizer(config: Any, *, farm_hash: bool = False) -> Bucketizer | N
         Unsupported: growing tables (zch, dynamicemb).
     """
     known = config.DESCRIPTOR.fields_by_name
-    for growing in _GROWING:
+    for growing in GROWING:
         if growing in known and config.HasField(growing):
             raise Unsupported(f"growing tables ({growing}) come with a later version")
     makers = {
@@ -179,8 +173,8 @@ def _from_size(kind: str, config: Any) -> Bucketizer:
 def _from_list(config: Any) -> Bucketizer:
     if config.HasField("default_bucketize_value"):
         return _verbatim("vocab_list", len(config.vocab_list), config)
-    rows = len(config.vocab_list) + _NUM_RESERVED
-    return Bucketizer("vocab_list", rows, _OOV_ID, _DEFAULT_ID)
+    rows = len(config.vocab_list) + RESERVED_WORDS
+    return Bucketizer("vocab_list", rows, OOV_ID, _DEFAULT_ID)
 
 
 def _from_dict(config: Any) -> Bucketizer:
@@ -188,7 +182,7 @@ def _from_dict(config: Any) -> Bucketizer:
     if config.HasField("default_bucketize_value"):
         return _verbatim("vocab_dict", rows, config)
     # A dictionary may name the reserved ids only, or not even those.
-    return Bucketizer("vocab_dict", max(rows, _NUM_RESERVED), _OOV_ID, _DEFAULT_ID)
+    return Bucketizer("vocab_dict", max(rows, RESERVED_WORDS), OOV_ID, _DEFAULT_ID)
 
 
 def _from_file(config: Any) -> Bucketizer:

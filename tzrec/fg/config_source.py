@@ -8,13 +8,14 @@ from typing import Any
 from tzrec.config.messages import is_repeated
 from tzrec.config.vocab import vocab_path
 from tzrec.errors import ConfigError
+from tzrec.fg.spec import BUCKETIZERS
 
 Entry = dict[str, Any]
 
 GROWING_BUCKETS = (1 << 63) - 1
 OOV_WORD = "<OOV>"
 OOV_ID = 1
-_ID_BUCKETIZERS = ("hash_bucket_size", "vocab_list", "vocab_dict", "vocab_file", "num_buckets")
+_ID_BUCKETIZERS = tuple(name for name in BUCKETIZERS if name != "boundaries")
 
 
 @dataclass(frozen=True)
