@@ -46,7 +46,15 @@ def test_any_protobuf_major_may_load_them(proto):
 
 
 OWN_FIELDS = {
-    model_pb2.ModelConfig: ["custom_model"],
+    model_pb2.ModelConfig: [
+        "custom_model",
+        "final_mlp",
+        "autoint",
+        "gdcn",
+        "transact",
+        "esmm",
+        "stem",
+    ],
     loss_pb2.LossConfig: ["weight"],
     train_pb2.TrainConfig: [
         "early_stop",

@@ -222,7 +222,9 @@ def _csv_table(path: str, stream: Any, data_config: Any) -> Table:
         names = [] if data_config.with_header else list(declared)
         return Table(path, pa.schema([(name, pa.null()) for name in names]), 0, {})
     options = pa_csv.ReadOptions(
-        column_names=None if data_config.with_header else list(declared), block_size=_CSV_BLOCK
+        column_names=None if data_config.with_header else list(declared),
+        block_size=_CSV_BLOCK,
+        use_threads=False,  # with threads an error does not say which row is wrong
     )
     delimiter = pa_csv.ParseOptions(delimiter=data_config.delimiter or ",", newlines_in_values=True)
     types = pa_csv.ConvertOptions(column_types={k: t for k, t in declared.items() if t})

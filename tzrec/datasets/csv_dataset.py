@@ -213,7 +213,7 @@ class CsvReader(BaseReader):
             include_columns=self.schema.names,
             column_types={field.name: field.type for field in self.schema},
         )
-        with self._parse(path, offset, layout.names, convert=options) as reader:
+        with self._parse(path, offset, layout.names, convert=options, threads=True) as reader:
             for piece in reader:
                 yield from _between(piece, row, start, stop)
                 row += piece.num_rows
@@ -259,6 +259,7 @@ class CsvReader(BaseReader):
         *,
         convert: csv.ConvertOptions | None = None,
         wrong: WrongRows | None = None,
+        threads: bool = False,
     ) -> Iterator[csv.CSVStreamingReader]:
         # Never closed by us: the parser reads ahead in threads of its own also after its end, and
         # would go on with whatever file gets the number of a closed one.
@@ -272,7 +273,7 @@ class CsvReader(BaseReader):
             file,
             # The number of a wrong row is known only without threads.
             read_options=csv.ReadOptions(
-                column_names=names, block_size=_BLOCK_BYTES, use_threads=wrong is None
+                column_names=names, block_size=_BLOCK_BYTES, use_threads=threads
             ),
             parse_options=csv.ParseOptions(
                 delimiter=self.format.delimiter,

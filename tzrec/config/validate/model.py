@@ -43,6 +43,16 @@ def inputs(context: Context) -> Iterator[Problem]:
                 yield Problem(where, f"there is no feature group {tower.input!r}{near}")
 
 
+def first_group(context: Context) -> Iterator[Problem]:
+    """A model that reads the first group finds one of the right type there."""
+    facts = _facts(context)
+    groups = context.config.model_config.feature_groups
+    if facts is not None and facts.first_group and groups:
+        name, where = groups[0].group_name, "model_config.feature_groups[0]"
+        if name in context.groups:
+            yield from _group_type(context, name, facts.first_group, where)
+
+
 def _group_type(
     context: Context, name: str, kinds: tuple[str, ...], where: str
 ) -> Iterator[Problem]:
@@ -64,6 +74,8 @@ def unused_groups(context: Context) -> Iterator[Problem]:
     read = {*facts.required_groups, *facts.optional_groups}
     for field in facts.inputs:
         read |= {tower.input for tower in getattr(context.model, field)}
+    if facts.first_group:
+        read |= {group.group_name for group in context.config.model_config.feature_groups[:1]}
     for name in context.groups:
         if name not in read:
             near = did_you_mean(name, [n for n in read if n not in context.groups])
@@ -85,4 +97,4 @@ def wide_initialiser(context: Context) -> Iterator[Problem]:
     yield from init_fn_problems(f"{context.model_path}.wide_init_fn", text)
 
 
-RULES = (required_groups, inputs, unused_groups, own_rules, wide_initialiser)
+RULES = (required_groups, inputs, first_group, unused_groups, own_rules, wide_initialiser)

@@ -1,53 +1,17 @@
-"""The models of this version: where they live and what they need of a config."""
+"""Facts of the single-task rankers."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tzrec.config.messages import which_field
+from tzrec.config.model_facts.base import DEEP, POOLED, STEPS, ModelFacts
 from tzrec.config.problem import Problem, warning
-from tzrec.errors import did_you_mean
 from tzrec.protos.model_pb2 import SEQUENCE
 
 if TYPE_CHECKING:
     from tzrec.config.validate.frame import Context
-
-_DEEP = ("DEEP",)
-_POOLED = ("DEEP", "WIDE")
-_STEPS = ("SEQUENCE",)
-
-
-def _no_check(context: Context) -> Iterable[Problem]:
-    del context
-    return ()
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelFacts:
-    """What is known about a model without importing it.
-
-    Attributes:
-        module: module that defines the class; the class is named like the message.
-        required_groups: group name → group types that it may have.
-        optional_groups: the same for groups that may be left out.
-        check: further rules.
-        reads_all_groups: the model may read any group; else only those named here or by
-            ``inputs``.
-        inputs: config fields below the model that name groups, with their types.
-        single_task: losses and metrics stand in ``model_config``.
-        needs_loss: at least one loss must be configured.
-    """
-
-    module: str
-    required_groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    optional_groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    check: Callable[[Context], Iterable[Problem]] = _no_check
-    reads_all_groups: bool = False
-    inputs: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    single_task: bool = True
-    needs_loss: bool = True
 
 
 def _wide_and_deep(context: Context) -> Iterator[Problem]:
@@ -135,45 +99,24 @@ def _multi_tower_din(context: Context) -> Iterator[Problem]:
             yield from query_fits(f"{path}.din_towers[{index}].input", "din_encoder", *widths)
 
 
-def _custom_model(context: Context) -> Iterator[Problem]:
-    path = context.model.class_path
-    parts = path.split(".")
-    if path and (len(parts) < 2 or not all(part.isidentifier() for part in parts)):
-        yield Problem(
-            f"{context.model_path}.class_path",
-            f"is {path!r}, must be package.module.Class",
-            'for example "shop.models.TwoHead"',
-        )
-
-
 MODELS: Mapping[str, ModelFacts] = {
     "WideAndDeep": ModelFacts(
         "tzrec.models.wide_and_deep",
-        required_groups={"wide": ("WIDE",), "deep": _DEEP},
+        required_groups={"wide": ("WIDE",), "deep": DEEP},
         check=_wide_and_deep,
     ),
     "DeepFM": ModelFacts(
         "tzrec.models.deepfm",
-        required_groups={"wide": ("WIDE",), "deep": _DEEP},
-        optional_groups={"fm": _DEEP},
+        required_groups={"wide": ("WIDE",), "deep": DEEP},
+        optional_groups={"fm": DEEP},
         check=_deepfm,
     ),
     "MultiTower": ModelFacts(
-        "tzrec.models.multi_tower", inputs={"towers": _POOLED}, check=_multi_tower
+        "tzrec.models.multi_tower", inputs={"towers": POOLED}, check=_multi_tower
     ),
     "MultiTowerDIN": ModelFacts(
         "tzrec.models.multi_tower_din",
-        inputs={"towers": _POOLED, "din_towers": _STEPS},
+        inputs={"towers": POOLED, "din_towers": STEPS},
         check=_multi_tower_din,
     ),
-    "CustomModel": ModelFacts(
-        "tzrec.models.factory", reads_all_groups=True, check=_custom_model, needs_loss=False
-    ),
 }
-
-
-def missing_group(name: str, kinds: tuple[str, ...], spare: Iterable[str]) -> tuple[str, str]:
-    """Returns message and hint for a group that is not there."""
-    what = f"the model needs a feature group named {name!r}{did_you_mean(name, spare)}"
-    hint = f'feature_groups {{ group_name: "{name}" group_type: {kinds[0]} feature_names: ... }}'
-    return what, hint

@@ -1,0 +1,57 @@
+"""`ModelFacts`: what is known about a model without importing it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from tzrec.config.problem import Problem
+from tzrec.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from tzrec.config.validate.frame import Context
+
+DEEP = ("DEEP",)
+POOLED = ("DEEP", "WIDE")
+STEPS = ("SEQUENCE",)
+
+
+def _no_check(context: Context) -> Iterable[Problem]:
+    del context
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFacts:
+    """What is known about a model without importing it.
+
+    Attributes:
+        module: module that defines the class; the class is named like the message.
+        required_groups: group name → group types that it may have.
+        optional_groups: the same for groups that may be left out.
+        check: further rules.
+        first_group: types that the first group of the config may have, for a model that reads
+            that one whatever its name.
+        reads_all_groups: the model may read any group; else only those that it names.
+        inputs: config fields below the model that name groups, with their types.
+        single_task: losses and metrics stand in ``model_config``.
+        needs_loss: at least one loss must be configured.
+    """
+
+    module: str
+    required_groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    optional_groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    check: Callable[[Context], Iterable[Problem]] = _no_check
+    first_group: tuple[str, ...] = ()
+    reads_all_groups: bool = False
+    inputs: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    single_task: bool = True
+    needs_loss: bool = True
+
+
+def missing_group(name: str, kinds: tuple[str, ...], spare: Iterable[str]) -> tuple[str, str]:
+    """Returns message and hint for a group that is not there."""
+    what = f"the model needs a feature group named {name!r}{did_you_mean(name, spare)}"
+    hint = f'feature_groups {{ group_name: "{name}" group_type: {kinds[0]} feature_names: ... }}'
+    return what, hint

@@ -1,0 +1,9 @@
+"""Facts of the multi-task rankers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tzrec.config.model_facts.base import ModelFacts
+
+MODELS: Mapping[str, ModelFacts] = {}
