@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from tzrec.fg import FgHandler
 from tzrec.fg.kernels import use_backend
+from tzrec.fg.memory import keep_freed_memory
 
 BUCKETS = 1_000_003
 Columns = dict[str, pa.Array]
@@ -225,6 +226,7 @@ def main() -> None:
         cold_start()
         return
     pa.set_cpu_count(1)
+    keep_freed_memory()  # as commands do
     use_backend(args.backend)
     versions: dict[str, Callable[[Columns], Callable[[], object]]] = {}
     if not args.no_polars:

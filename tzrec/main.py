@@ -39,6 +39,7 @@ from tzrec.training.evaluator import format_metrics, record_result, run_evaluati
 from tzrec.training.hooks.tensorboard import log_evaluation
 from tzrec.training.job import TrainingJob, closing
 from tzrec.training.location import location
+from tzrec.training.report.run_report import EvalReport
 
 __all__ = [
     "_create_features",
@@ -64,6 +65,7 @@ def train_and_evaluate(
     edit_config_json: str | None = None,
     ignore_restore_optimizer: bool = False,
     edits: Sequence[str] = (),
+    report: bool = True,
 ) -> None:
     """Trains a model, evaluates after each checkpoint, and says where things are.
 
@@ -77,6 +79,7 @@ def train_and_evaluate(
         edit_config_json: JSON object of config edits.
         ignore_restore_optimizer: restore weights but not optimizer states.
         edits: config edits as ``a.b.c=v``.
+        report: write ``report.html`` at the end.
 
     Raises:
         TzrecError: config, data or checkpoint are wrong; the subclass says which.
@@ -92,7 +95,7 @@ def train_and_evaluate(
     ).config
     options = from_environment()
     with process_group(options) as device:
-        run = TrainingJob(config, options, device)
+        run = TrainingJob(config, options, device, report=report)
         run.train(continue_train=continue_train, ignore_optimizer=ignore_restore_optimizer)
     logger.info("Train and Evaluate Finished.")
 
@@ -104,6 +107,7 @@ def evaluate(
     eval_input_path: str | None = None,
     eval_result_filename: str = EVAL_RESULT_FILENAME,
     edits: Sequence[str] = (),
+    report: bool = True,
 ) -> dict[str, float]:
     """Evaluates a checkpoint and appends the metrics to ``model_dir/eval_result_filename``.
 
@@ -113,6 +117,7 @@ def evaluate(
         eval_input_path: overrides the config's.
         eval_result_filename: name of the result file in ``model_dir``.
         edits: config edits as ``a.b.c=v``.
+        report: write a report beside the result file, ``eval_result.html``.
 
     TensorBoard events are written below ``model_dir/eval``, at step 0 for a checkpoint that was
     named.
@@ -135,23 +140,31 @@ def evaluate(
         features = _create_features(config.data_config, config.feature_configs)
         model = build.build_train_wrapper(config, features, device).to(device)
         averages = uses_averages(config.eval_config, config.train_config)
-        report = restore_weights(model, checkpoint, averages=averages)
-        logger.info("weights of %s: %s", checkpoint, report)
+        restored = restore_weights(model, checkpoint, averages=averages)
+        logger.info("weights of %s: %s", checkpoint, restored)
         loader = build.build_loader(
             config, features, config.eval_input_path, mode=Mode.EVAL, options=options
         )
+        eval_report = EvalReport(config, features) if report else None
         with closing(loader):
             metrics = run_evaluation(
                 model,
                 loader,
                 device=device,
                 eval_config=config.eval_config,
+                scores=eval_report.scores if eval_report else None,
             )
     result_path = location(config.model_dir) / eval_result_filename
     named = checkpoint_path not in (None, "latest", "best")
     record_result(result_path, None if named else step, metrics)
     if config.train_config.use_tensorboard and options.rank == 0:
         log_evaluation(config.model_dir, metrics, 0 if named else step)
+    if eval_report is not None and options.rank == 0:
+        half_widths = model.model.metric_half_widths()
+        written = eval_report.write(
+            result_path, checkpoint, step=step, metrics=metrics, half_widths=half_widths
+        )
+        logger.info("report: %s", written or "none")
     logger.info("Eval Result %s: %s", checkpoint.name, format_metrics(metrics))
     logger.info("Evaluate Finished.")
     return metrics

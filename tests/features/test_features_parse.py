@@ -6,7 +6,7 @@ import pytest
 from features_helpers import config, feature, id_feature, raw_feature
 
 from tzrec.errors import ConfigError, DataError, FeatureError
-from tzrec.features.feature import create_features
+from tzrec.features.feature import FgMode, create_features
 from tzrec.features.mask import SAMPLE_MASK, hide_masked_rows
 
 SEQUENCE = (
@@ -193,11 +193,22 @@ class TestMask:
         columns = {"cat": column, "__SAMPLE_MASK__": self.MASK}
         assert ids(made.parse(columns, is_training=True)) == ([2, 3], [0, 1, 1])
 
-    def test_maps_are_never_hidden(self):
-        column = pa.array([[(1, 2.0)]], pa.map_(pa.int64(), pa.float32()))
-        made = id_feature("use_mask: true weighted: true")
-        columns = {"cat": column, "__SAMPLE_MASK__": pa.array([True])}
-        assert ids(made.parse(columns, is_training=True)) == ([1], [1])
+    @pytest.mark.parametrize(
+        "column",
+        [
+            pa.array([[(1, 2.0)], [(2, 1.0)]], pa.map_(pa.int64(), pa.float32())),
+            pa.array(["1:2", "2:1"]),
+            pa.array([["1:2"], ["2:1"]]),
+        ],
+        ids=lambda column: str(column.type),
+    )
+    @pytest.mark.parametrize("mode", [FgMode.FG_NONE, FgMode.FG_NORMAL])
+    def test_a_feature_of_a_map_alone_is_hidden(self, mode, column):
+        text = "use_mask: true weighted: true embedding_dim: 4 num_buckets: 10"
+        text += ' feature_name: "cat" expression: "user:cat"'
+        (made,) = create_features([config(f"id_feature {{ {text} }}")], mode)
+        columns = {"cat": column, "__SAMPLE_MASK__": pa.array([True, False])}
+        assert ids(made.parse(columns, is_training=True)) == ([2], [0, 1])
 
     def test_the_first_input_that_is_no_map_is_hidden(self):
         columns = {

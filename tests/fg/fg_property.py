@@ -219,7 +219,9 @@ def check(entry, columns, backend, seed, *, farm=False, group=None):
     use_backend(backend)
     handler = FgHandler(fg_json, farm_hash=farm)
     try:
-        expected = generate(entry, python, farm=farm)
+        first = next(iter(columns.values()))
+        of_numbers = first.family in ("int", "float", "double", "bool")
+        expected = generate(entry, python, farm=farm, of_numbers=of_numbers)
         check_dense(entry, expected)
     except BadValueError:
         with pytest.raises(FeatureError):

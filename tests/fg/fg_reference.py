@@ -197,8 +197,11 @@ def default_of(entry, kind, *, from_number, farm):
     return numbers if bucketizer is None else [bucketize(entry, np.float64(n)) for n in numbers]
 
 
-def generate(entry, columns, *, farm=False):
-    """Returns the rows of a feature, see the module; raises BadValueError."""
+def generate(entry, columns, *, farm=False, of_numbers=False):
+    """Returns the rows of a feature, see the module; raises BadValueError.
+
+    ``of_numbers`` says that the first column has one number per row.
+    """
     kind = kind_of(entry)
     expressions = expressions_of(entry, kind)
     rows = []
@@ -221,15 +224,9 @@ def generate(entry, columns, *, farm=False):
                 before = prefix if named else ""
                 values = [bucketize(entry, v, prefix=before, farm=farm) for v in values]
             if not values:
-                numbers = kind == "raw_feature" and not is_sequence(entry) and of_numbers(columns)
+                numbers = kind == "raw_feature" and not is_sequence(entry) and of_numbers
                 values = default_of(entry, kind, from_number=numbers, farm=farm)
                 weights = [1.0] * len(values)
             row.append((values, weights))
         rows.append(row)
     return rows
-
-
-def of_numbers(columns):
-    """A column of one number per row, as far as its values tell."""
-    (column,) = columns.values()
-    return any(isinstance(v, (int, float)) for v in column)

@@ -23,7 +23,7 @@ from fg_reference_values import (
 def op_id(entry, values):
     separator = entry.get("separator", GS)
     if entry.get("weighted"):
-        return [(k, number(w)) for k, w in pairs(values[0], GS, ":")]
+        return [(k, number(w)) for k, w in pairs(values[0], separator, ":")]
     return tokens(values[0], separator)
 
 
@@ -206,7 +206,11 @@ def op_expr(entry, values):
     cells = [tokens(value, entry.get("separator", GS)) for value in values]
     if not all(cells):
         return []
-    vectors = [[float(as_number(v)) for v in cell] for cell in cells]
+    used = [name in re.findall(r"\w+", entry["expression"]) for name in names]
+    vectors = [
+        [float(as_number(v)) for v in (cell if counts else cell[:1])]
+        for cell, counts in zip(cells, used, strict=True)
+    ]
     size = max(map(len, vectors))
     fill = entry.get("fill_missing", math.nan)
     vectors = [v * size if len(v) == 1 else v + [fill] * (size - len(v)) for v in vectors]

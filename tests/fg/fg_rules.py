@@ -10,6 +10,7 @@ from tzrec.fg import FgHandler
 from tzrec.fg.hashing import murmur_hash64a
 
 GS = "\x1d"
+ARROW = (pa.Array, pa.ChunkedArray)
 STRING_MAP, NUMBER_MAP = pa.map_(pa.string(), pa.string()), pa.map_(pa.string(), pa.float32())
 
 
@@ -20,14 +21,14 @@ def h(*texts, buckets=100):
 def run(entry, columns, **options):
     kind = entry.pop("feature_type")
     entry = {"feature_type": kind, "feature_name": "f", **entry}
-    arrays = {n: c if isinstance(c, pa.Array) else pa.array(c) for n, c in columns.items()}
+    arrays = {n: c if isinstance(c, ARROW) else pa.array(c) for n, c in columns.items()}
     return FgHandler({"features": [entry]}, **options).process_arrow(arrays)["f"]
 
 
 def grouped(entry, columns, *, length=0, delim=";", name="s"):
     group = {"sequence_name": name, "sequence_length": length, "sequence_delim": delim}
     fg_json = {"features": [{**group, "features": [{"feature_name": "f", **entry}]}]}
-    arrays = {n: c if isinstance(c, pa.Array) else pa.array(c) for n, c in columns.items()}
+    arrays = {n: c if isinstance(c, ARROW) else pa.array(c) for n, c in columns.items()}
     return FgHandler(fg_json).process_arrow(arrays)[f"{name}__f"]
 
 

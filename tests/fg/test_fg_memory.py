@@ -3,10 +3,17 @@
 import ctypes
 import subprocess
 import sys
+from unittest.mock import Mock
 
+import pyarrow as pa
 import pytest
 
+from tzrec.cli import job
+from tzrec.datasets import workers
+from tzrec.fg import FgHandler
+from tzrec.fg.kernels import use_backend
 from tzrec.fg.memory import keep_freed_memory
+from tzrec.tools import shards
 
 CODE = """
 import resource, sys
@@ -54,3 +61,31 @@ def test_other_systems_are_left_alone(monkeypatch):
 def test_a_libc_without_mallopt(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert not keep_freed_memory()
+
+
+def test_a_handler_leaves_the_process_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(ctypes, "CDLL", asked.append)
+    use_backend("numpy")
+    entry = {"feature_type": "id_feature", "feature_name": "f", "expression": "user:c"}
+    handler = FgHandler({"features": [{**entry, "hash_bucket_size": 9}]}, threads=2)
+    handler.process_arrow({"c": pa.array(["a"])})
+    assert not asked
+
+
+def test_commands_and_their_workers_make_the_setting(monkeypatch):
+    asked = []
+    for module in (job, workers, shards):
+        monkeypatch.setattr(module, "keep_freed_memory", lambda of=module: asked.append(of))
+    others = {
+        job: ("prepare_process", "setup_logging", "quiet_libraries"),
+        workers: ("_leave_group", "_end_with_parent", "torch", "pa"),
+        shards: ("signal",),
+    }
+    for module, names in others.items():
+        for name in names:
+            monkeypatch.setattr(module, name, Mock())
+    job.start()
+    workers._start_worker(None)
+    shards._start(None)
+    assert asked == [job, workers, shards]

@@ -187,6 +187,59 @@ def test_a_sequence_read_by_a_plain_feature_is_one_list():
     check(found, h("10_1", "11_1", "12_1", "7_1", "0_1", "0_1"), [3, 2, 1])
 
 
+UPPER = {"feature_type": "text_normalizer", "parameter": 4, "expression": "user:m"}
+FROM_MAP = {"feature_name": "f", "separator": "+", "value_type": "float", "default_value": "-1"}
+
+
+@pytest.mark.parametrize("separator", ["+", "\x1d", ":"])
+def test_a_map_made_by_a_feature_is_split_like_a_column(separator):
+    """Entries end where they end in a column of text; ``separator`` splits keys."""
+    stub = {**UPPER, "feature_name": "m", "stub_type": True}
+    match = {
+        **FROM_MAP,
+        "feature_type": "match_feature",
+        "user": "feature:m",
+        "category": "user:p",
+        "item": "user:s",
+        "separator": separator,
+    }
+    found = dag(stub, match, m=["P^S:1,T:2|Q^S:3", "Q^T:4"], p=["q", "q"], s=["s", "s"])["f"]
+    check(found, [3, -1])
+    lookup = {**FROM_MAP, "feature_type": "lookup_feature", "map": "feature:m", "key": "user:k"}
+    lookup["separator"] = separator if separator != ":" else "+"
+    keys = lookup["separator"].join(["a", "b"])
+    found = dag(stub, lookup, m=["A:1\x1dB:2", "A:5"], k=[keys, "b"])["f"]
+    check(found, [3, -1])
+    dot = {**FROM_MAP, "feature_type": "kv_dot_product", "query": "feature:m", "document": "user:d"}
+    found = dag(stub, dot, m=["A:1+B:2", None], d=["b:3+a:1", "a:1"])["f"]
+    check(found, [7, -1])
+
+
+def test_masks_of_kinds_that_read_maps_alone_and_of_constants():
+    dot = {"feature_type": "kv_dot_product", "query": "user:q", "document": "user:d"}
+    weighted = {"feature_type": "id_feature", "expression": "user:q", "weighted": True}
+    crossed = {"feature_type": "combo_feature", "expression": ["const:x", "user:q"]}
+    named = [
+        {"hash_bucket_size": 100, "feature_name": name, **entry}
+        for name, entry in (("w", weighted), ("x", crossed))
+    ]
+    columns = {"q": pa.array(["a:1", "a:2"]), "d": pa.array(["a:3"])}
+    hidden = np.array([True, False])
+    handler = FgHandler({"features": [{**dot, "feature_name": "k"}, *named]})
+    found = handler.process_arrow(columns, dict.fromkeys("kwx", hidden))
+    check(found["k"], [0, 6])
+    check(found["w"], h("a"), [0, 1])
+    check(found["x"], h("x_a:2"), [0, 1])
+
+
+def test_a_mask_hides_rows_of_a_column_of_one_row():
+    crossed = {"feature_type": "combo_feature", "expression": ["user:a", "item:b"]}
+    entry = {**crossed, "feature_name": "f", "hash_bucket_size": 100}
+    columns = {"a": pa.array(["u"]), "b": pa.array(["x", "y"])}
+    hidden = {"f": np.array([True, False])}
+    check(FgHandler({"features": [entry]}).process_arrow(columns, hidden)["f"], h("u_y"), [0, 1])
+
+
 def test_mask_hides_the_first_input_that_is_no_map():
     entry = {
         "feature_type": "lookup_feature",

@@ -61,10 +61,17 @@ class Case:
     Attributes:
         config: text of a ``ModelConfig`` without losses.
         oracle: (state dict, rows) → (B,) or (B, C) logits, in NumPy.
+        suffix: ends the names of the predictions that the oracle computes.
     """
 
     config: str
     oracle: Callable[[State, Rows], np.ndarray]
+    suffix: str = ""
+
+    def predict(self, model: BaseModel, batch: Batch) -> dict[str, torch.Tensor]:
+        """The predictions that the oracle computes, without the suffix."""
+        found = model.predict(batch)
+        return {n.removesuffix(self.suffix): v for n, v in found.items() if n.endswith(self.suffix)}
 
 
 def make_rows(num_rows: int, seed: int = 0) -> Rows:
@@ -144,7 +151,7 @@ def train(model: BaseModel, batch: Batch, *, steps: int, lr: float = 0.02) -> li
 def check_formula_and_keys(case: Case) -> None:
     rows = make_rows(33)
     model = make_model(case.config + BCE).eval()
-    predictions = model.predict(make_batch(model.features, rows))
+    predictions = case.predict(model, make_batch(model.features, rows))
     assert list(predictions) == ["logits", "probs"]
     expected = case.oracle(state_of(model), rows)
     assert predictions["logits"].shape == predictions["probs"].shape == expected.shape == (33,)
@@ -159,7 +166,7 @@ def check_several_classes(case: Case) -> None:
         case.config + "num_class: 3 losses { softmax_cross_entropy {} }", labels=["kind"]
     )
     batch = make_batch(model.features, rows)
-    predictions = model.predict(batch)
+    predictions = case.predict(model, batch)
     assert predictions["logits"].shape == predictions["probs"].shape == (17, 3)
     np.testing.assert_allclose(predictions["probs"].detach().sum(1), np.ones(17), rtol=1e-6)
     expected = case.oracle(state_of(model), rows)
@@ -205,9 +212,13 @@ def check_save_load(case: Case, path) -> None:
     train(model, batch, steps=2)
     torch.save(model.state_dict(), path)
     other = make_model(case.config + BCE, seed=2)
-    assert not torch.equal(model.eval().predict(batch)["logits"], other(batch)["logits"])
+    assert not torch.equal(_logits(case, model, batch), _logits(case, other, batch))
     other.load_state_dict(torch.load(path, weights_only=True))
-    assert torch.equal(model.predict(batch)["logits"], other.eval().predict(batch)["logits"])
+    assert torch.equal(_logits(case, model, batch), _logits(case, other, batch))
+
+
+def _logits(case: Case, model: BaseModel, batch: Batch) -> torch.Tensor:
+    return case.predict(model.eval(), batch)["logits"]
 
 
 def script(model: BaseModel) -> torch.jit.ScriptModule:
@@ -257,6 +268,16 @@ def embed(table: np.ndarray, ids: list, *, mean: bool = False) -> np.ndarray:
     return result
 
 
+def ids(state: State, rows: Rows, names: str, suffix: str = "_emb") -> list[np.ndarray]:
+    """(B, D) per name: embeddings of user, item and tags; "_emb_wide" for those of WIDE groups."""
+    return [embed(state[name + suffix], rows[name], mean=name == "tags") for name in names.split()]
+
+
+def price(rows: Rows) -> np.ndarray:
+    """(B, 1)."""
+    return np.array(rows["price"], np.float64)[:, None]
+
+
 def linear(state: State, name: str, x: np.ndarray) -> np.ndarray:
     y = x @ state[f"{name}.weight"].T
     return y + state[f"{name}.bias"] if f"{name}.bias" in state else y
@@ -270,6 +291,12 @@ def mlp(state: State, name: str, x: np.ndarray) -> np.ndarray:
         i += 1
     assert i
     return x
+
+
+def layer_norm(state: State, name: str, x: np.ndarray) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    normal = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    return normal * state[f"{name}.weight"] + state[f"{name}.bias"]
 
 
 def squeeze(y: np.ndarray) -> np.ndarray:

@@ -8,9 +8,11 @@ from models_contract import (
     check_save_load,
     embed,
     group,
+    ids,
     linear,
     make_model,
     mlp,
+    price,
     squeeze,
 )
 
@@ -26,23 +28,7 @@ ITEM = group("i", "item tags price")
 
 
 def _wide(state, rows):
-    tables = [("user_emb_wide", "user"), ("item_emb_wide", "item")]
-    parts = [embed(state[table], rows[column]) for table, column in tables]
-    parts.append(embed(state["tags_emb_wide"], rows["tags"], mean=True))
-    return np.concatenate(parts, 1).sum(1, keepdims=True)
-
-
-def _ids(state, rows, names):
-    return [
-        embed(
-            state["item_emb" if name == "item" else f"{name}_emb"], rows[name], mean=name == "tags"
-        )
-        for name in names
-    ]
-
-
-def _price(rows):
-    return np.array(rows["price"], np.float64)[:, None]
+    return np.concatenate(ids(state, rows, "user item tags", "_emb_wide"), 1).sum(1, keepdims=True)
 
 
 def _head(state, x, final):
@@ -51,7 +37,7 @@ def _head(state, x, final):
 
 def _wide_and_deep(final):
     def oracle(state, rows):
-        deep = np.concatenate([*_ids(state, rows, ["user", "item", "tags"]), _price(rows)], 1)
+        deep = np.concatenate([*ids(state, rows, "user item tags"), price(rows)], 1)
         deep = mlp(state, "deep_mlp", deep)
         wide = _wide(state, rows)
         if final:
@@ -63,11 +49,11 @@ def _wide_and_deep(final):
 
 def _deepfm(final, fm_names):
     def oracle(state, rows):
-        deep_parts = _ids(state, rows, ["user", "item", "tags"])
+        deep_parts = ids(state, rows, "user item tags")
         if fm_names:
-            deep_parts.append(_price(rows))
+            deep_parts.append(price(rows))
         deep = mlp(state, "deep_mlp", np.concatenate(deep_parts, 1))
-        vectors = _ids(state, rows, fm_names or ["user", "item", "tags"])
+        vectors = ids(state, rows, fm_names or "user item tags")
         # The definition: products of all pairs.
         fm = sum(vectors[i] * vectors[j] for i in range(3) for j in range(i))
         wide = _wide(state, rows)
@@ -80,13 +66,13 @@ def _deepfm(final, fm_names):
 
 def _multi_tower(state, rows):
     user = mlp(state, "towers.u", embed(state["user_emb"], rows["user"]))
-    item = np.concatenate([*_ids(state, rows, ["item", "tags"]), _price(rows)], 1)
+    item = np.concatenate([*ids(state, rows, "item tags"), price(rows)], 1)
     return _head(state, np.concatenate([user, mlp(state, "towers.i", item)], 1), True)
 
 
 def _identity_tower(state, rows):
     user = embed(state["user_emb"], rows["user"])
-    item = np.concatenate([*_ids(state, rows, ["item", "tags"]), _price(rows)], 1)
+    item = np.concatenate([*ids(state, rows, "item tags"), price(rows)], 1)
     return _head(state, np.concatenate([user, mlp(state, "towers.i", item)], 1), True)
 
 
@@ -110,7 +96,7 @@ def _din(state, rows):
 
 def _multi_tower_din(state, rows):
     user = mlp(state, "towers.u", embed(state["user_emb"], rows["user"]))
-    item = np.concatenate([*_ids(state, rows, ["item", "tags"]), _price(rows)], 1)
+    item = np.concatenate([*ids(state, rows, "item tags"), price(rows)], 1)
     item = mlp(state, "towers.i", item)
     return _head(state, np.concatenate([user, item, _din(state, rows)], 1), True)
 
@@ -129,10 +115,10 @@ CASES = {
         WIDE + DEEP + f"wide_and_deep {{ {TWO_LAYERS} {FINAL} }}",
         _wide_and_deep(True),
     ),
-    "deepfm": Case(WIDE + DEEP_IDS + f"deepfm {{ {TWO_LAYERS} }}", _deepfm(False, [])),
+    "deepfm": Case(WIDE + DEEP_IDS + f"deepfm {{ {TWO_LAYERS} }}", _deepfm(False, "")),
     "deepfm_fm_group_final": Case(
         WIDE + DEEP + FM + f"deepfm {{ {TWO_LAYERS} {FINAL} }}",
-        _deepfm(True, ["user", "tags", "item"]),
+        _deepfm(True, "user tags item"),
     ),
     "multi_tower": Case(USER + ITEM + f"multi_tower {{ {TOWERS} {FINAL} }}", _multi_tower),
     "multi_tower_without_mlp": Case(

@@ -11,7 +11,7 @@ from test_training_trainer import _trainer
 from tzrec.protos.train_pb2 import TrainConfig
 from tzrec.training.hooks.progress import ProgressHook
 from tzrec.training.hooks.tensorboard import TensorBoardHook
-from tzrec.training.summary import final_summary, start_summary
+from tzrec.training.summary import final_summary, start_facts, start_summary
 from tzrec.training.timing import PartTimer
 
 
@@ -83,7 +83,7 @@ def test_summaries_fit_a_screen_and_say_what_matters():
     progress = ProgressHook(1, bar=False)
     trainer = _trainer([progress], num_epochs=2)
     feature = SimpleNamespace(is_sparse=True, is_sequence=False)
-    start = start_summary(
+    facts = start_facts(
         trainer,
         features=[feature, feature],
         model_dir="runs/a",
@@ -91,6 +91,7 @@ def test_summaries_fit_a_screen_and_say_what_matters():
         eval_loader=None,
         mixed_precision="BF16",
     )
+    start = start_summary(facts)
     assert len(start.splitlines()) <= 10
     for part in (
         "6 train, no evaluation, batch 2",

@@ -23,12 +23,13 @@ COMMANDS: Mapping[str, str] = {
     "eval": "evaluate a checkpoint",
     "predict": "predict a table with an exported model or a checkpoint",
     "export": "export a checkpoint as a TorchScript model",
+    "importance": "measure what each feature is worth to a trained model",
     "data": "convert data sets to input files",
     "fg": "show, run or measure feature generation",
     "doctor": "check this machine's installation",
 }
 
-_WITH_CONFIG = ("check", "train", "eval", "predict", "export", "fg")
+_WITH_CONFIG = ("check", "train", "eval", "predict", "export", "fg", "importance")
 
 _HELP = """\
 usage: tzrec COMMAND ...
@@ -98,5 +99,5 @@ def _commands_with(flag: str) -> list[str]:
 
 def help_text() -> str:
     """Returns what ``tzrec --help`` shows."""
-    commands = "\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items())
+    commands = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
     return _HELP.format(version=__version__, commands=commands)

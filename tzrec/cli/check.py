@@ -69,9 +69,8 @@ def summary(pipeline: Pipeline) -> list[tuple[str, str]]:
     """Returns what a config is about, a few words a line."""
     config = pipeline.config
     context = Context(config)
-    model = config.model_config
-    losses = [which_field(loss, "loss") or "" for loss in model.losses]
-    metrics = [which_field(metric, "metric") or "" for metric in model.metrics]
+    losses = [name for task in context.tasks for name in task.loss_names()]
+    metrics = [name for task in context.tasks for name in task.metric_names()]
     ids = [feature for feature in context.features if feature.is_sparse]
     steps = [feature for feature in context.features if feature.is_sequence]
     numbers = len(context.features) - len(ids)

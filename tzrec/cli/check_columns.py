@@ -10,9 +10,9 @@ import pyarrow as pa
 from pyarrow import types
 
 from tzrec.config.feature_facts import FeatureFacts
-from tzrec.config.messages import which_field
 from tzrec.config.model_facts import MODELS
 from tzrec.config.problem import Problem, warning
+from tzrec.config.tasks import Task
 from tzrec.config.validate.data import needed_columns
 from tzrec.config.validate.frame import Context
 from tzrec.datasets.schema import accepted_type, check_column_type
@@ -188,7 +188,7 @@ def _label(context: Context, column: str, kind: pa.DataType, table: Table) -> It
         hint = _cast_hint(table, column, "BIGINT")
         yield _Found(f"is {kind}, but labels must be numbers", hint)
         return
-    if types.is_list(kind) and model is not None and model.single_task and model.needs_loss:
+    if types.is_list(kind) and model is not None and model.needs_loss:
         yield _Found(
             f"is {kind}, but {context.model_type} learns from one number per row", "write one"
         )
@@ -197,16 +197,23 @@ def _label(context: Context, column: str, kind: pa.DataType, table: Table) -> It
     if nulls:
         yield _Found(f"has {nulls:,} missing values", _ROWS_HINT, is_row=True)
         return
-    if not isinstance(low, (int, float)) or column != context.config.data_config.label_fields[0]:
+    if not isinstance(low, (int, float)):
         return
     low, high = low + 0, high + 0  # False and True as numbers
-    losses = {which_field(loss, "loss") for loss in context.config.model_config.losses}
-    classes = context.config.model_config.num_class
     hint = "correct the column, or choose a loss (and num_class) that fits it"
-    if losses & _BINARY and (low < 0 or high > 1):
-        yield _Found(f"holds values from {low} to {high}, but the loss takes 0 to 1", hint)
-    elif losses & _MULTICLASS and (low < 0 or high >= classes):
-        yield _Found(f"holds classes from {low} to {high}, but num_class is {classes}", hint)
+    for task in _tasks_of_label(context, column):
+        losses, classes = set(task.chosen_losses()), task.message.num_class
+        of = f" of {task.path}" if task.is_tower else ""
+        if losses & _BINARY and (low < 0 or high > 1):
+            yield _Found(f"holds values from {low} to {high}, but the loss{of} takes 0 to 1", hint)
+        elif losses & _MULTICLASS and (low < 0 or high >= classes):
+            yield _Found(
+                f"holds classes from {low} to {high}, but num_class{of} is {classes}", hint
+            )
+
+
+def _tasks_of_label(context: Context, column: str) -> list[Task]:
+    return [task for task in context.tasks if task.label == column]
 
 
 def constant_label(context: Context, tables: Sequence[Table], text: str) -> Iterator[Problem]:
@@ -217,21 +224,23 @@ def constant_label(context: Context, tables: Sequence[Table], text: str) -> Iter
         tables: all files of an input path.
         text: the input path.
     """
-    labels = context.config.data_config.label_fields
-    losses = {which_field(loss, "loss") for loss in context.config.model_config.losses}
     filled = [table for table in tables if table.rows != 0]
-    if not labels or not losses & (_BINARY | _MULTICLASS):
-        return
-    if not all(labels[0] in table.ranges for table in filled):
-        return
-    values = {bound for table in filled for bound in table.ranges[labels[0]][:2]}
-    value = values.pop() if len(values) == 1 else None
-    if isinstance(value, (int, float)) and sum(table.rows or 0 for table in filled) > 1:
-        yield warning(
-            "data_config.label_fields[0]",
-            f"label column {labels[0]!r} is always {value + 0} in {text!r}: there is nothing to "
-            "tell apart",
-        )
+    several_rows = sum(table.rows or 0 for table in filled) > 1
+    for index, label in enumerate(context.config.data_config.label_fields):
+        tasks = _tasks_of_label(context, label)
+        losses = {name for task in tasks for name in task.chosen_losses()}
+        if not losses & (_BINARY | _MULTICLASS):
+            continue
+        if not all(label in table.ranges for table in filled):
+            continue
+        values = {bound for table in filled for bound in table.ranges[label][:2]}
+        value = values.pop() if len(values) == 1 else None
+        if isinstance(value, (int, float)) and several_rows:
+            yield warning(
+                f"data_config.label_fields[{index}]",
+                f"label column {label!r} is always {value + 0} in {text!r}: there is nothing to "
+                "tell apart",
+            )
 
 
 def _cast_hint(table: Table, column: str, kind: str) -> str:

@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=EVAL_RESULT_FILENAME,
         help="result file in the run directory (default: %(default)s)",
     )
+    parser.add_argument(
+        "--no-report",
+        action="store_true",
+        help="do not write a report (curves of the scores) beside the result file",
+    )
     add_edits(parser)
 
 
@@ -51,5 +56,6 @@ def run(args: argparse.Namespace) -> int:
         eval_input_path=args.eval_input_path,
         eval_result_filename=args.eval_result_filename,
         edits=args.edits,
+        report=not args.no_report,
     )
     return 0

@@ -10,13 +10,14 @@ from typing import Any
 
 from tzrec.cli.console import quiet_libraries, run_command, setup_logging
 from tzrec.cli.parser import Parser
+from tzrec.fg.memory import keep_freed_memory
 from tzrec.options import Options, current_rank, from_environment, prepare_process
 
 logger = logging.getLogger("tzrec")
 
 
 def start() -> Options:
-    """Sets up the process: environment, logging, silence of libraries.
+    """Sets up the process: environment, memory, logging, silence of libraries.
 
     Of several processes, the first one tells how it goes; the others only warn.
 
@@ -25,6 +26,7 @@ def start() -> Options:
     """
     options = from_environment()
     prepare_process()
+    keep_freed_memory()
     chatty = options.rank == 0 or options.log_level in ("ERROR", "CRITICAL", "DEBUG")
     setup_logging(options.log_level if chatty else "WARNING")
     quiet_libraries()

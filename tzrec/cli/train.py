@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a table that is not as it was in the checkpoint: refuse it (the default), keep the "
         "rows that mean the same, or start it afresh (config: train_config.on_table_mismatch)",
     )
+    parser.add_argument(
+        "--no-report",
+        action="store_true",
+        help="do not write report.html (curves, scores, features) into the run directory",
+    )
     add_edits(parser)
     add_edit_json(parser)
 
@@ -70,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         path,
         continue_train=args.continue_train,
         ignore_restore_optimizer=args.ignore_restore_optimizer,
+        report=not args.no_report,
         **overrides,
     )
     return 0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from tzrec.errors import ConfigError, DataError, did_you_mean
-from tzrec.fg.columns import is_list
+from tzrec.fg.columns import is_list, is_list_of_pairs
 from tzrec.protos.data_pb2 import DataConfig, FieldType
 
 _SCALARS = {
@@ -53,7 +53,7 @@ def accepted_type(found: pa.DataType) -> pa.DataType | None:
 
 def _accept_nested(found: pa.DataType, *, depth: int) -> pa.DataType | None:
     found = _stored(found)
-    if depth == 2 and (types.is_map(found) or _is_list_of_pairs(found)):
+    if depth == 2 and (types.is_map(found) or is_list_of_pairs(found)):
         key_type, item_type = _pair_types(found)
         key = _accept_nested(key_type, depth=0)
         item = _accept_nested(item_type, depth=0)
@@ -77,12 +77,6 @@ def _stored(found: pa.DataType) -> pa.DataType:
     if types.is_dictionary(found) or types.is_run_end_encoded(found):
         return _stored(found.value_type)
     return found
-
-
-def _is_list_of_pairs(found: pa.DataType) -> bool:
-    if not is_list(found) or not types.is_struct(found.value_type):
-        return False
-    return [field.name for field in found.value_type] == ["key", "value"]
 
 
 def _pair_types(found: pa.DataType) -> tuple[pa.DataType, pa.DataType]:
@@ -186,7 +180,7 @@ def _cure(name: str, found: pa.DataType) -> str:
         return f"CAST(UNIX_TIMESTAMP({name}) AS BIGINT), the seconds since 1970"
     if types.is_binary(found) or types.is_large_binary(found) or types.is_binary_view(found):
         return f"CAST({name} AS STRING)"
-    if types.is_map(found) or _is_list_of_pairs(found):
+    if types.is_map(found) or is_list_of_pairs(found):
         return f"CAST({name} AS MAP<STRING, DOUBLE>)"
     if types.is_struct(found):
         first = found[0].name if found.num_fields else "x"

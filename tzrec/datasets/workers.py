@@ -23,6 +23,7 @@ from tzrec.datasets.locate import RowParser, columns_of
 from tzrec.datasets.slicer import RawBatch
 from tzrec.errors import DistributedError, TzrecError
 from tzrec.features.mask import NEG_SAMPLE_MASK, SAMPLE_MASK
+from tzrec.fg.memory import keep_freed_memory
 
 logger = logging.getLogger("tzrec")
 
@@ -146,6 +147,7 @@ def _start_worker(parser: DataParser) -> None:
     global _parser
     _parser = parser
     _leave_group()
+    keep_freed_memory()
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -41,7 +41,9 @@ def masks_of(
 def hide_masked_rows(
     inputs: Sequence[str], reads_sampled_rows: bool, input_data: dict[str, pa.Array]
 ) -> dict[str, pa.Array]:
-    """Returns the columns with nulls in the masked rows of the first input that is no map.
+    """Returns the columns with nulls in the masked rows of one input.
+
+    That is the first one that is no map; the first one, where all are maps.
 
     Args:
         inputs: columns of a feature.
@@ -54,13 +56,14 @@ def hide_masked_rows(
     mask = input_data.get(NEG_SAMPLE_MASK if reads_sampled_rows else SAMPLE_MASK)
     if mask is None:
         return input_data
-    for name in inputs:
-        if name not in input_data or pa.types.is_map(input_data[name].type):
-            continue
-        column = plain(input_data[name])
-        if len(mask) != len(column):
-            raise DataError(f"column {name!r} has {len(column)} rows, its mask {len(mask)}")
-        hidden = pc.fill_null(plain(mask), False)
-        nothing = pa.scalar(None, column.type)
-        return {**input_data, name: pc.if_else(hidden, nothing, column)}
-    return input_data
+    present = [name for name in inputs if name in input_data]
+    others = [name for name in present if not pa.types.is_map(input_data[name].type)]
+    chosen = next(iter([*others, *present]), None)
+    if chosen is None:
+        return input_data
+    column = plain(input_data[chosen])
+    if len(mask) != len(column):
+        raise DataError(f"column {chosen!r} has {len(column)} rows, its mask {len(mask)}")
+    hidden = pc.fill_null(plain(mask), False).to_numpy(zero_copy_only=False)
+    shown = pa.array(np.arange(len(column)), mask=hidden)
+    return {**input_data, chosen: column.take(shown)}

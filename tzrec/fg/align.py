@@ -44,18 +44,23 @@ def align(columns: Sequence[Ragged], names: Sequence[str]) -> list[Ragged]:
         return list(columns)
     # One row stands for all rows, for none in an empty batch.
     num_rows = max((c.num_rows for c in columns if c.num_rows != 1), default=1)
-    spread = [_spread(c, name, num_rows) for c, name in zip(columns, names, strict=True)]
-    sequences = [c.row_lengths for c in spread if c.row_lengths is not None]
+    equal = [spread(c, name, num_rows) for c, name in zip(columns, names, strict=True)]
+    sequences = [c.row_lengths for c in equal if c.row_lengths is not None]
     if not sequences:
-        return spread
+        return equal
     steps = sequences[0]
     for other in sequences[1:]:
         if other is not steps:
             steps = np.maximum(steps, other)
-    return [_to_steps(column, steps) for column in spread]
+    return [_to_steps(column, steps) for column in equal]
 
 
-def _spread(column: Ragged, name: str, num_rows: int) -> Ragged:
+def spread(column: Ragged, name: str, num_rows: int) -> Ragged:
+    """Returns a column of ``num_rows`` rows; its one row stands for all.
+
+    Raises:
+        FeatureError: it has another number of rows.
+    """
     if column.num_rows == num_rows:
         return column
     if column.num_rows != 1:
@@ -97,8 +102,9 @@ def read_feature(found: Ragged, how: Reading, place: str) -> Ragged:
         cells = Ragged(found.values, sum_cells(found.lengths, found.row_lengths))
     elif found.row_lengths is None and how.is_sequence:
         cells = Ragged(found.values, found.lengths, np.ones(len(found.lengths), np.int32))
-    if cells.is_text and how.separator:
-        parts = split_values(cells.values, how.separator)
+    separator = how.map_separator if how.as_map else how.separator
+    if cells.is_text and separator:
+        parts = split_values(cells.values, separator)
         lengths = sum_cells(parts.lengths, cells.lengths)
         cells = Ragged(parts.values, lengths, cells.row_lengths)
     if how.as_map:

@@ -27,7 +27,7 @@ import pyarrow as pa
 from tzrec.fg.handler import FgHandler
 from tzrec.fg.kernels import kernels
 from tzrec.fg.operators.base import Operator
-from tzrec.fg.ragged import Lengths, Ragged, Text
+from tzrec.fg.ragged import Lengths, Ragged, Text, as_float32
 
 Generate = Callable[[FgHandler, Mapping[str, Any]], dict[str, pa.Array]]
 
@@ -98,7 +98,7 @@ def _values_column(operator: Operator, cells: Ragged) -> pa.Array:
         return _column(cells, operator.tail.most == 1)
     if bucketize.kind == "boundaries" and not cells.is_text:
         # They are compared in float32.
-        cells = cells.with_values(cells.values.astype(np.float32))
+        cells = cells.with_values(as_float32(cells.values))
     # A null in a column of numbers could mean 0, and text would be split once more.
     one = operator.tail.most == 1 and not operator.numeric and not cells.is_text
     return _column(cells, one)

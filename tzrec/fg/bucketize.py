@@ -12,7 +12,7 @@ from tzrec.config.vocab import read_vocab_file
 from tzrec.errors import FeatureError
 from tzrec.fg import checks
 from tzrec.fg.kernels import kernels
-from tzrec.fg.ragged import Ragged, Text, Values
+from tzrec.fg.ragged import Ragged, Text, Values, as_float32
 from tzrec.fg.reading import as_text
 from tzrec.fg.spec import FeatureSpec
 
@@ -49,7 +49,7 @@ class Bucketize:
         if kind in ("hash_bucket_size", "num_buckets"):
             self.buckets = checks.whole(kind, value, least=1)
         elif kind == "boundaries":
-            self._boundaries = np.array(checks.rising(kind, value), dtype=np.float32)
+            self._boundaries = as_float32(np.array(checks.rising(kind, value)))
         else:
             key = "default_bucketize_value"
             self._oov = checks.whole(key, spec.options.get(key, 1))
@@ -75,8 +75,7 @@ class Bucketize:
         if self.kind == "hash_bucket_size":
             return self._hash(values)
         if self.kind == "boundaries":
-            numbers = self._numbers(cells).astype(np.float32)
-            return kernels().bucket_boundaries(numbers, self._boundaries)
+            return kernels().bucket_boundaries(as_float32(self._numbers(cells)), self._boundaries)
         if self.kind == "num_buckets":
             return self._whole_numbers(cells)
         texts = as_text(values)

@@ -42,15 +42,51 @@ class Place:
 
 
 def plain(column: Any) -> pa.Array:
-    """Returns one array without dictionary encoding or view layout."""
+    """Returns one array of a plain type, with the same values.
+
+    Encodings (dictionaries, runs), extension types, view layouts, decimals and lists of
+    ``struct<key, value>`` become what they stand for.
+
+    Raises:
+        pa.ArrowInvalid: a decimal does not fit into 64 bits.
+    """
     if isinstance(column, pa.ChunkedArray):
         chunks = column.num_chunks
         column = column.chunk(0) if chunks == 1 else pa.concat_arrays(_chunks(column))
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_string_view(column.type):
-        column = column.cast(pa.large_string())
-    return column
+    kind = column.type
+    if kind.id in _PLAIN_IDS:
+        return column
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain(column.storage)
+    if pa.types.is_dictionary(kind):
+        return plain(column.dictionary_decode())
+    if pa.types.is_run_end_encoded(kind):
+        return plain(pc.run_end_decode(column))
+    if pa.types.is_string_view(kind):
+        return column.cast(pa.large_string())
+    if pa.types.is_decimal(kind):
+        return column.cast(pa.int64() if kind.scale <= 0 else pa.float64())
+    return _map_of_pairs(column) if is_list_of_pairs(kind) else column
+
+
+# Types that `plain` need not look at any further.
+_PLAIN_IDS = frozenset(kind.id for kind in (pa.string(), pa.int64(), pa.float32(), pa.float64()))
+
+
+def is_list_of_pairs(data_type: pa.DataType) -> bool:
+    """True for lists of ``struct<key, value>``, the form that Polars gives to maps."""
+    if not is_list(data_type) or not pa.types.is_struct(data_type.value_type):
+        return False
+    return [field.name for field in data_type.value_type] == ["key", "value"]
+
+
+def _map_of_pairs(column: pa.Array) -> pa.Array:
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    missing = np.append(column.is_null().to_numpy(zero_copy_only=False), False)
+    keys, items = pc.list_flatten(column).flatten()
+    return pa.MapArray.from_arrays(pa.array(offsets, mask=missing), keys, items)
 
 
 def _chunks(column: pa.ChunkedArray) -> list[pa.Array]:

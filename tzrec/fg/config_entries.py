@@ -9,7 +9,8 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from tzrec.config.vocab import vocab_path
-from tzrec.errors import ConfigError, did_you_mean
+from tzrec.errors import ConfigError
+from tzrec.fg.combiners import combiner_number
 from tzrec.fg.config_source import Entry, Source, id_bucketizer
 from tzrec.protos import feature_pb2
 
@@ -22,7 +23,6 @@ _NORMALIZER_BITS = {
     "TEXT_SPLITCHRS": 512,
 }
 _NORMALIZER_DEFAULT = 2 | 8 | 16 | 32
-_COMBINERS = ("sum", "mean", "avg", "min", "max", "count", "gap_min", "gap_max", "")
 
 
 def _separator(source: Source) -> Entry:
@@ -95,12 +95,8 @@ def _combo(source: Source) -> list[Entry]:
 
 def _lookup(source: Source) -> list[Entry]:
     config = source.config
-    combiner = config.combiner.lower()
-    if combiner not in _COMBINERS:
-        raise ConfigError(
-            f"combiner is {config.combiner!r}, must be one of {', '.join(_COMBINERS[:-1])} or "
-            f'""{did_you_mean(combiner, _COMBINERS)}'
-        )
+    if config.combiner:
+        combiner_number(config.combiner, or_none=True)
     buckets = id_bucketizer(source)
     value_dim = int(config.value_dim) if source.has("value_dim") else 1
     if value_dim > 1:
@@ -114,7 +110,7 @@ def _lookup(source: Source) -> list[Entry]:
         "value_type": value_type,
         "needDiscrete": discrete,
         "needKey": bool(config.need_key),
-        "combiner": "" if discrete else combiner,
+        "combiner": "" if discrete else config.combiner.lower(),
         **_separator(source),
         **_normalizer(source),
         **(buckets or _boundaries(source)),

@@ -13,10 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tzrec.errors import ConfigError, DataError, TzrecError, at, did_you_mean
-from tzrec.fg.align import align, as_steps, cut_steps, read_feature
+from tzrec.fg.align import align, as_steps, cut_steps, read_feature, spread
 from tzrec.fg.assets import resolve_assets
 from tzrec.fg.graph import sources, stages
-from tzrec.fg.memory import keep_freed_memory
 from tzrec.fg.operators.base import Operator, create_operator
 from tzrec.fg.operators.generated import GeneratedOperator
 from tzrec.fg.parsed import Parsed
@@ -68,7 +67,6 @@ class FgHandler:
         bucketize_only: bool = False,
         farm_hash: bool = False,
     ) -> None:
-        keep_freed_memory()
         specs = parse_fg_json(fg_json)
         self.threads = max(int(threads), 1)
         self.bucketize_only = bucketize_only
@@ -137,7 +135,8 @@ class FgHandler:
 
         Args:
             columns: column → array of B rows, or of one row that stands for all.
-            masks: feature → (B,) rows in which its first input that is no map counts as missing.
+            masks: feature → (B,) rows in which its first input that is no map counts as missing;
+                the first one, where all are maps.
 
         Returns:
             Feature → values, in the order of ``fg.json``, without stubs.
@@ -206,7 +205,7 @@ class FgHandler:
                 inputs = [cut_steps(column, spec.sequence_length) for column in inputs]
             mask = batch.masks.get(spec.name)
             if mask is not None:
-                inputs = _hide(inputs, mask)
+                inputs = _hide(operator, inputs, mask)
             inputs = align(inputs, operator.sources)
             if spec.is_sequence and not inputs[0].is_sequence:
                 inputs = as_steps(inputs)  # no input has steps
@@ -248,12 +247,15 @@ class _Batch:
         return found
 
 
-def _hide(inputs: list[Ragged], mask: NDArray[np.bool_]) -> list[Ragged]:
-    """Empties the masked rows of the first input that is no map."""
-    number = next((i for i, column in enumerate(inputs) if column.keys is None), None)
+def _hide(operator: Operator, inputs: list[Ragged], mask: NDArray[np.bool_]) -> list[Ragged]:
+    """Empties the masked rows of the first input that is no map, or of the first one."""
+    varying = [i for i, wanted in enumerate(operator.inputs) if wanted.side != "const"]
+    number = next((i for i in varying if inputs[i].keys is None), next(iter(varying), None))
     if number is None:
         return inputs
     column = inputs[number]
+    if column.num_rows == 1:
+        column = spread(column, operator.inputs[number].source, len(mask))
     if column.num_rows != len(mask):
         raise DataError(f"an input has {column.num_rows} rows, its mask {len(mask)}")
     if column.row_lengths is None:

@@ -1,4 +1,8 @@
-"""What the allocator does with freed memory."""
+"""What the allocator does with freed memory.
+
+It is a setting of the whole process, so commands and worker processes make it where they start;
+`FgHandler` in the process of somebody else never does.
+"""
 
 from __future__ import annotations
 

@@ -30,13 +30,24 @@ def parse_normalizer(text: str) -> Normalizer | None:
     expression, expr E                      E, an expression with the variable x
     ======================================  ==========================================
 
-    It computes in the precision of its argument, float32 or float64.
+    It computes in the precision of its argument, float32 or float64; inf and nan are results
+    like others.
 
     Raises:
         ConfigError: the method is unknown, a key is missing or no number.
     """
     if not text:
         return None
+    formula = _parse(text)
+
+    def normalize(x: NDArray[Any]) -> NDArray[Any]:
+        with np.errstate(all="ignore"):
+            return formula(x)
+
+    return normalize
+
+
+def _parse(text: str) -> Normalizer:
     head, _, rest = text.partition(",")
     key, _, method = (part.strip() for part in head.partition("="))
     if key != "method" or method not in _KEYS:

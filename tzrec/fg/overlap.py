@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tzrec.fg.maps import find
 from tzrec.fg.ragged import Ragged, ranges
 from tzrec.fg.reading import as_text
 
@@ -31,10 +32,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Side:
-    """Terms of all cells as numbers; equal terms have equal numbers.
+    """Terms of all cells as numbers.
 
     Attributes:
-        terms: (n,) term numbers.
+        terms: (n,) position of the first equal term in the title of the cell, counted over the
+            titles of all cells; so numbers are equal where cell and term are. A term that the
+            title lacks is negative.
         lengths: (cells,) terms per cell.
     """
 
@@ -72,36 +75,39 @@ class Pairs:
 
 def term_pairs(query: Ragged, title: Ragged) -> Pairs:
     """Numbers the terms of both sides."""
-    texts = [as_text(query.values), as_text(title.values)]
-    words = np.array([t.raw(i) for t in texts for i in range(len(t))], dtype=object)
-    _, numbers = np.unique(words, return_inverse=True)
-    count = len(texts[0])
-    return Pairs(
-        Side(numbers[:count].astype(np.int64), query.lengths.astype(np.int64)),
-        Side(numbers[count:].astype(np.int64), title.lengths.astype(np.int64)),
-    )
+    terms = as_text(title.values)
+    sides = []
+    for side in (query, title):
+        numbers = find(terms, title.lengths, side)
+        sides.append(Side(numbers, side.lengths.astype(np.int64)))
+    return Pairs(*sides)
 
 
-def _codes(pairs: Pairs, side: Side) -> Ints:
-    """Returns numbers that are equal where cell and term are."""
-    terms = max(pairs.query.terms.max(initial=0), pairs.title.terms.max(initial=0)) + 1
-    return side.owners * terms + side.terms
+def _share(side: Side, found: NDArray[np.bool_]) -> Floats:
+    return np.bincount(side.owners, found, len(side.lengths)) / side.lengths
 
 
-def _share(pairs: Pairs, of: Side, others: Side) -> Floats:
-    has = np.isin(_codes(pairs, of), _codes(pairs, others))
-    return np.bincount(of.owners, has, pairs.num_cells) / of.lengths
+def _share_of_query(pairs: Pairs) -> Floats:
+    return _share(pairs.query, pairs.query.terms >= 0)
+
+
+def _share_of_title(pairs: Pairs) -> Floats:
+    wanted = pairs.query.terms
+    in_query = np.zeros(len(pairs.title.terms), dtype=bool)
+    in_query[wanted[wanted >= 0]] = True
+    return _share(pairs.title, in_query[pairs.title.terms])
 
 
 def _index_of(pairs: Pairs) -> Floats:
     """Returns the first offset at which all terms of the query stand in the title, or -1."""
     query, title = pairs.query, pairs.title
-    offsets = np.maximum(title.lengths - query.lengths + 1, 0)
-    cells = np.repeat(np.arange(pairs.num_cells), offsets)
-    offset = ranges(np.zeros(pairs.num_cells, np.int64), offsets)
+    owners, offsets = title.owners, title.places
+    begins = title.terms == query.terms[query.starts][owners]
+    first = np.flatnonzero(begins & (offsets <= (title.lengths - query.lengths)[owners]))
+    cells, offset = owners[first], offsets[first]
     sizes = query.lengths[cells]
     of_query = ranges(query.starts[cells], sizes)
-    of_title = ranges(title.starts[cells] + offset, sizes)
+    of_title = ranges(first, sizes)
     same = query.terms[of_query] == title.terms[of_title]
     matches = np.bincount(np.repeat(np.arange(len(cells)), sizes), same, len(cells)) == sizes
     result = np.full(pairs.num_cells, -1.0)
@@ -120,7 +126,7 @@ class _Occurrences:
     def __init__(self, pairs: Pairs) -> None:
         title = pairs.title
         self._width = int(title.lengths.max(initial=0)) + 1
-        keys = _codes(pairs, title) * self._width + title.places
+        keys = title.terms * self._width + title.places
         self.keys = np.sort(keys)
 
     def next(self, codes: Ints, places: Ints) -> Ints:
@@ -138,9 +144,10 @@ class _Occurrences:
 
 
 def _distinct(pairs: Pairs) -> tuple[Ints, Ints]:
-    """Returns (cell, term) codes of the different query terms, and their cells."""
-    codes, first = np.unique(_codes(pairs, pairs.query), return_index=True)
-    return codes, pairs.query.owners[first]
+    """Returns the different query terms that the titles have, cell by cell, and their cells."""
+    found = pairs.query.terms >= 0
+    codes, first = np.unique(pairs.query.terms[found], return_index=True)
+    return codes, pairs.query.owners[found][first]
 
 
 def _min_cover(pairs: Pairs) -> Floats:
@@ -158,7 +165,8 @@ def _min_cover(pairs: Pairs) -> Floats:
     np.maximum.at(farthest, window, ends)
     covers = farthest - title.places + 1
     smallest = np.minimum.reduceat(covers, title.starts) if len(covers) else covers
-    return np.where(smallest > title.lengths, 0, smallest).astype(np.float64)
+    lacking = np.bincount(pairs.query.owners, pairs.query.terms < 0, pairs.num_cells)
+    return np.where((lacking > 0) | (smallest > title.lengths), 0, smallest).astype(np.float64)
 
 
 def _distances(pairs: Pairs) -> tuple[Floats, Ints]:
@@ -208,8 +216,8 @@ def _mean(gaps: Floats, cells: Ints, num_cells: int) -> Floats:
 
 
 METHODS: Mapping[str, Callable[[Pairs], Floats]] = {
-    "query_common_ratio": lambda p: _share(p, p.query, p.title),
-    "title_common_ratio": lambda p: _share(p, p.title, p.query),
+    "query_common_ratio": _share_of_query,
+    "title_common_ratio": _share_of_title,
     "is_contain": lambda p: (_index_of(p) >= 0).astype(np.float64),
     "is_equal": _is_equal,
     "index_of": _index_of,

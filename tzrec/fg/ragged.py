@@ -17,10 +17,16 @@ from numpy.typing import NDArray
 from tzrec.fg.kernels import kernels
 from tzrec.fg.kernels.plain_text import ranges
 
-__all__ = ["Counts", "Ragged", "Text", "count_kept", "ranges", "take"]
+__all__ = ["Counts", "Ragged", "Text", "as_float32", "count_kept", "ranges", "take"]
 
 Lengths = NDArray[np.int32]
 Positions = NDArray[np.int64]
+
+
+def as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Returns numbers in float32; those beyond its range become inf, as IEEE 754 rounds them."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)

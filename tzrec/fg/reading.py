@@ -70,7 +70,13 @@ def read(column: Any, how: Reading, place: str) -> Ragged:
     Raises:
         FeatureError: the type cannot be read, or a text is no number.
     """
-    array = plain(column)
+    try:
+        return _read(plain(column), how, place)
+    except pa.ArrowInvalid as error:
+        raise FeatureError(f"{place} cannot be read: {error}") from error
+
+
+def _read(array: pa.Array, how: Reading, place: str) -> Ragged:
     row_lengths: Lengths | None = None
     cells: Ragged
     if how.is_sequence:

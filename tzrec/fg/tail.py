@@ -18,7 +18,7 @@ from tzrec.fg.parsed import (
     SequenceSparseData,
     SparseData,
 )
-from tzrec.fg.ragged import Counts, Lengths, Ragged, Text, take
+from tzrec.fg.ragged import Counts, Lengths, Ragged, Text, as_float32, take
 from tzrec.fg.spec import MULTIVAL_SEP, FeatureSpec
 
 
@@ -114,7 +114,7 @@ class Tail:
         if self.bucketize is not None:
             values = self.bucketize.ids(cells)
         elif self.numeric:
-            values = values.astype(np.float32, copy=False)
+            values = as_float32(values)
         found = self._fill(
             Ragged(
                 values,
@@ -232,7 +232,7 @@ class Tail:
             return self._default_ids(maker, Ragged(token, np.ones(1, np.int32)), text)
         numbers = _split_default(text, self.spec)
         if maker is None:
-            return numbers.astype(np.float32)
+            return as_float32(numbers)
         return self._default_ids(maker, Ragged(numbers, np.full(1, len(numbers), np.int32)), text)
 
     def _default_ids(self, maker: Bucketize, cells: Ragged, text: str) -> NDArray[np.int64]:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tzrec.batch import Batch
 from tzrec.config.messages import config_to_kwargs
-from tzrec.errors import ConfigError
 from tzrec.models.rank_model import RankModel
+from tzrec.models.vectors import vectors_shape
 from tzrec.modules.fm import FactorizationMachine
 from tzrec.modules.mlp import MLP
 
@@ -40,14 +40,10 @@ class DeepFM(RankModel):
             wide_embedding_dim=config.wide_embedding_dim, wide_init_fn=config.wide_init_fn
         )
         self._fm_group = "fm" if self.embedding_group.has_group("fm") else "deep"
-        dims = self.embedding_group.group_feature_dims(self._fm_group)
-        if len(set(dims.values())) > 1:
-            raise ConfigError(
-                f"FM multiplies the features of group {self._fm_group!r}, "
-                f"so they need one width, not {dims}",
-                hint="make their embedding_dim equal, or name a group fm that holds such features",
-            )
-        self._fm_shape = (len(dims), next(iter(dims.values())))
+        cure = "" if self._fm_group == "fm" else "name a group fm that holds features of one width"
+        self._fm_shape = vectors_shape(
+            self.embedding_group, self._fm_group, "FM multiplies the features", cure
+        )
         self.fm = FactorizationMachine()
         deep_dim = self.embedding_group.group_total_dim("deep")
         self.deep_mlp = MLP(deep_dim, **config_to_kwargs(config.deep))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from tzrec.batch import Batch
@@ -90,8 +91,12 @@ class BaseModel(BaseModule, metaclass=_ModelMeta):
         raise NotImplementedError(f"{type(self).__name__} does not define init_loss")
 
     def loss(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Returns the losses by name, scalars; training minimises their sum."""
+        """Returns the losses by name, scalars; training minimises their `total_loss`."""
         raise NotImplementedError(f"{type(self).__name__} does not define loss")
+
+    def total_loss(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Returns what training minimises of the result of `loss`: the sum."""
+        return torch.stack(list(losses.values())).sum()
 
     def init_metric(self) -> None:
         """Makes the metric modules."""

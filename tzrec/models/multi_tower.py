@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from tzrec.batch import Batch
 from tzrec.config.messages import config_to_kwargs
 from tzrec.errors import ConfigError
 from tzrec.models.rank_model import RankModel
+from tzrec.modules.embedding import EmbeddingGroup
 from tzrec.modules.mlp import MLP
+from tzrec.protos.tower_pb2 import Tower
 
 
 class MultiTower(RankModel):
@@ -33,13 +36,7 @@ class MultiTower(RankModel):
         super().__init__(*args, **kwargs)
         self.init_input()
         config = self._model_config
-        self.towers: Any = nn.ModuleDict()
-        width = 0
-        for tower in config.towers:
-            check_new_tower(self.towers, tower.input)
-            dim = self.embedding_group.group_total_dim(tower.input)
-            self.towers[tower.input], dim = make_tower(dim, tower)
-            width += dim
+        self.towers, width = make_towers(self.embedding_group, config.towers)
         self.final_mlp = MLP(width, **config_to_kwargs(config.final))
         self.output_mlp = nn.Linear(self.final_mlp.output_dim(), self._num_class)
 
@@ -51,6 +48,26 @@ class MultiTower(RankModel):
         return self._output_to_prediction(output)
 
 
+def make_towers(embedding_group: EmbeddingGroup, configs: Iterable[Tower]) -> tuple[Any, int]:
+    """Returns the MLPs of towers by group, and the number of their outputs together.
+
+    Raises:
+        ConfigError: two towers read one group, or one reads a group that is not there.
+    """
+    towers: Any = nn.ModuleDict()
+    width = 0
+    for config in configs:
+        check_new_tower(towers, config.input)
+        dim = embedding_group.group_total_dim(config.input)
+        tower: nn.Module = nn.Identity()
+        if config.HasField("mlp"):
+            tower = mlp = MLP(dim, **config_to_kwargs(config.mlp))
+            dim = mlp.output_dim()
+        towers[config.input] = tower
+        width += dim
+    return towers, width
+
+
 def check_new_tower(towers: nn.ModuleDict, name: str) -> None:
     """Raises a ConfigError if there is a tower of that name."""
     if name in towers:
@@ -58,11 +75,3 @@ def check_new_tower(towers: nn.ModuleDict, name: str) -> None:
             f"two towers read the feature group {name!r}",
             hint="merge them, or list its features in a second group",
         )
-
-
-def make_tower(dim: int, config: Any) -> tuple[nn.Module, int]:
-    """Returns the MLP of a ``Tower`` message over ``dim`` inputs, and its number of outputs."""
-    if not config.HasField("mlp"):
-        return nn.Identity(), dim
-    mlp = MLP(dim, **config_to_kwargs(config.mlp))
-    return mlp, mlp.output_dim()

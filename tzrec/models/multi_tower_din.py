@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tzrec.batch import Batch
 from tzrec.config.messages import config_to_kwargs
-from tzrec.models.multi_tower import check_new_tower, make_tower
+from tzrec.models.multi_tower import check_new_tower, make_towers
 from tzrec.models.rank_model import RankModel
 from tzrec.modules.mlp import MLP
 from tzrec.modules.sequence import DINEncoder
@@ -35,14 +35,8 @@ class MultiTowerDIN(RankModel):
         super().__init__(*args, **kwargs)
         self.init_input()
         config = self._model_config
-        self.towers: Any = nn.ModuleDict()
+        self.towers, width = make_towers(self.embedding_group, config.towers)
         self.din_towers: Any = nn.ModuleDict()
-        width = 0
-        for tower in config.towers:
-            check_new_tower(self.towers, tower.input)
-            dim = self.embedding_group.group_total_dim(tower.input)
-            self.towers[tower.input], dim = make_tower(dim, tower)
-            width += dim
         for tower in config.din_towers:
             check_new_tower(self.din_towers, tower.input)
             encoder = self._make_din_tower(tower)

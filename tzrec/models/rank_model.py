@@ -48,6 +48,8 @@ class RankModel(BaseModel):
     """
 
     embedding_group: EmbeddingGroup
+    # Ends of the names of predictions, losses and metrics: one per output that learns the label.
+    _suffixes: tuple[str, ...] = ("",)
 
     def __init__(
         self,
@@ -92,6 +94,11 @@ class RankModel(BaseModel):
             dims = self.embedding_group.group_feature_dims(name)
             if len(dims) > 1:
                 self.group_variational_dropouts[name] = VariationalDropout(dims, name, **fields)
+
+    @property
+    def first_group(self) -> str:
+        """Name of the first feature group of the config, the one that many models read."""
+        return str(self._base_model_config.feature_groups[0].group_name)
 
     def build_input(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the tensors of the feature groups, see `EmbeddingGroup`.
@@ -139,8 +146,9 @@ class RankModel(BaseModel):
                 hint="name its column: data_config { label_fields: ... }",
             )
         self._loss_modules.clear()
-        for config in self._base_model_config.losses:
-            self._init_loss_impl(config, self._num_class)
+        for suffix in self._suffixes:
+            for config in self._base_model_config.losses:
+                self._init_loss_impl(config, self._num_class, suffix)
 
     def _init_loss_impl(
         self, loss_config: LossConfig, num_class: int = 1, suffix: str = ""
@@ -159,10 +167,16 @@ class RankModel(BaseModel):
         if self._sample_weight_name:
             weight = batch.sample_weights[self._sample_weight_name]
         losses: dict[str, Tensor] = {}
-        for config in self._base_model_config.losses:
-            losses |= self._loss_impl(
-                predictions, batch, self._label_name, config, loss_weight=weight
-            )
+        for suffix in self._suffixes:
+            for config in self._base_model_config.losses:
+                losses |= self._loss_impl(
+                    predictions,
+                    batch,
+                    self._label_name,
+                    config,
+                    loss_weight=weight,
+                    suffix=suffix,
+                )
         return losses | self._loss_collection
 
     def _loss_impl(
@@ -188,7 +202,7 @@ class RankModel(BaseModel):
             suffix: of the task, appended to predictions and loss.
         """
         name, spec = loss_spec(loss_config)
-        target = spec.target(_label(batch, label_name), num_class or self._num_class, label_name)
+        target = spec.target(label_of(batch, label_name), num_class or self._num_class, label_name)
         arguments = [predictions[f"{spec.prediction}{suffix}"], target]
         if spec.facts.session:
             session = getattr(getattr(loss_config, name), spec.facts.session)
@@ -208,12 +222,13 @@ class RankModel(BaseModel):
         self._train_metric_modules.clear()
         config = self._base_model_config
         predicted: set[str] = {loss_spec(loss)[1].facts.predicts for loss in config.losses}
-        for metric in config.metrics:
-            self._init_metric_impl(metric, self._num_class, predicted=predicted)
-        for train_metric in config.train_metrics:
-            self._init_metric_impl(train_metric, self._num_class, predicted=predicted)
-        for loss in config.losses:
-            self._init_loss_metric_impl(loss)
+        metrics: list[Any] = [*config.metrics, *config.train_metrics]
+        for suffix in self._suffixes:
+            for metric in metrics:
+                self._init_metric_impl(metric, self._num_class, predicted=predicted, suffix=suffix)
+        for suffix in self._suffixes:
+            for loss in config.losses:
+                self._init_loss_metric_impl(loss, suffix)
 
     def _init_metric_impl(
         self,
@@ -236,17 +251,23 @@ class RankModel(BaseModel):
     ) -> None:
         """Adds a batch to the evaluation metrics; the losses' means need ``losses``."""
         config = self._base_model_config
-        for metric in config.metrics:
-            self._update_metric_impl(predictions, batch, self._label_name, metric)
-        if losses is not None:
-            num_rows = _label(batch, self._label_name).size(0)
-            for loss in config.losses:
-                self._update_loss_metric_impl(losses, num_rows, loss)
+        for suffix in self._suffixes:
+            for metric in config.metrics:
+                self._update_metric_impl(
+                    predictions, batch, self._label_name, metric, suffix=suffix
+                )
+            if losses is not None:
+                num_rows = label_of(batch, self._label_name).size(0)
+                for loss in config.losses:
+                    self._update_loss_metric_impl(losses, num_rows, loss, suffix)
 
     def update_train_metric(self, predictions: dict[str, Tensor], batch: Batch) -> None:
         """Adds a batch to the decayed metrics of training."""
-        for metric in self._base_model_config.train_metrics:
-            self._update_metric_impl(predictions, batch, self._label_name, metric)
+        for suffix in self._suffixes:
+            for metric in self._base_model_config.train_metrics:
+                self._update_metric_impl(
+                    predictions, batch, self._label_name, metric, suffix=suffix
+                )
 
     def _update_metric_impl(
         self,
@@ -257,13 +278,27 @@ class RankModel(BaseModel):
         *,
         num_class: int | None = None,
         suffix: str = "",
+        rows: Tensor | None = None,
     ) -> None:
+        """Adds a batch to one metric.
+
+        Args:
+            predictions: of the model.
+            batch: holds the label.
+            label_name: its column.
+            metric_config: the metric.
+            num_class: number of classes, the model's by default.
+            suffix: of the task, appended to predictions and metric.
+            rows: those to take, a mask (B,); all by default.
+        """
         name, spec = metric_spec(metric_config)
         score = predictions[f"{spec.prediction(num_class or self._num_class)}{suffix}"]
-        arguments = [score, _label(batch, label_name)]
+        arguments = [score, label_of(batch, label_name)]
         if METRICS[name].facts.grouping:
             key = getattr(getattr(metric_config, name), METRICS[name].facts.grouping)
             arguments.append(first_ids(batch, key))
+        if rows is not None:
+            arguments = [argument[rows] for argument in arguments]
         self._modules_of(metric_config)[f"{name}{suffix}"].update(*arguments)
 
     def _modules_of(self, metric_config: MetricConfig | TrainMetricConfig) -> Any:
@@ -289,7 +324,12 @@ def weighted_mean(loss: Tensor, weight: Tensor | None) -> Tensor:
     return (loss * weight).mean() / mean.masked_fill(mean == 0, 1.0)
 
 
-def _label(batch: Batch, name: str) -> Tensor:
+def label_of(batch: Batch, name: str) -> Tensor:
+    """Returns the label ``name`` (B,).
+
+    Raises:
+        DataError: the batch has none, or a list per row.
+    """
     if name in batch.labels:
         return batch.labels[name]
     if name in batch.jagged_labels:

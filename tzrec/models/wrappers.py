@@ -48,7 +48,7 @@ class TrainWrapper(nn.Module):
     def forward(
         self, batch: Batch
     ) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor], Batch]]:
-        """Returns the sum of the losses, and (losses, predictions, batch) without gradients."""
+        """Returns the total of the losses, and (losses, predictions, batch) without gradients."""
         with autocast(self._device_type, self._precision):
             predictions = self.model.predict(batch)
         losses = self.model.loss(predictions, batch)
@@ -57,7 +57,7 @@ class TrainWrapper(nn.Module):
                 f"{type(self.model).__name__} has no loss: there is nothing to learn",
                 hint="for a click label: losses { binary_cross_entropy {} }",
             )
-        total_loss = torch.stack(list(losses.values())).sum()
+        total_loss = self.model.total_loss(losses)
         return total_loss, (_detached(losses), _detached(predictions), batch)
 
 

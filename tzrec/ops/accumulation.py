@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from tzrec.errors import CheckpointError
 from tzrec.ops.cpu.collections import CpuTables
@@ -61,15 +61,39 @@ class Accumulation:
         for group in self._groups:
             group.drop()
 
+    @property
+    def weights(self) -> list[Tensor]:
+        """The tables whose gradients it sees."""
+        return [table.weight for _, table in self._tables.values()]
+
+    def anchors(self) -> list[Tensor]:
+        """Returns what `torch.autograd.grad` must be asked for to sum the gradients of rows."""
+        return [group.anchor for group in self._groups if group.anchor.requires_grad]
+
+    def pending(self) -> dict[str, tuple[Any, Any]]:
+        """Returns parameter name → rows (n,) that have a gradient, and their sums (n, D)."""
+        return {
+            name: table.pending()
+            for name, (group, table) in self._tables.items()
+            if group.is_pending
+        }
+
+    def load_pending(self, gradients: Mapping[str, tuple[Any, Any]]) -> None:
+        """Replaces the gradients that wait by those that `pending` returned."""
+        self.drop()
+        for name, (rows, sums) in gradients.items():
+            group, table = self._tables[name]
+            table.load_pending(rows, sums)
+            group.is_pending = True
+
     def pending_state(self) -> bytes:
         """Returns the gradients that wait, for a checkpoint between two updates.
 
         Bytes rather than tensors, because their size differs from step to step.
         """
         arrays = {}
-        for name, (group, table) in self._tables.items():
-            if group.is_pending:
-                arrays[f"{name}:rows"], arrays[f"{name}:sums"] = table.pending()
+        for name, (rows, sums) in self.pending().items():
+            arrays[f"{name}:rows"], arrays[f"{name}:sums"] = rows, sums
         if not arrays:
             return b""
         buffer = io.BytesIO()

@@ -18,8 +18,10 @@ DATASETS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the sub-commands of ``tzrec data``."""
+def add_arguments(
+    parser: argparse.ArgumentParser,
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    """Adds ``convert`` to ``tzrec data``; returns what takes further sub-commands."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     convert = actions.add_parser(
         "convert",
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("dataset", choices=sorted(DATASETS), help="which data set")
     convert.add_argument("input", metavar="IN", help="directory with its files")
     convert.add_argument("output", metavar="OUT", help="directory to write to")
+    return actions
 
 
 def run(args: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from tzrec.datasets.bad_rows import BadRows, find_failures
 from tzrec.datasets.reader import BaseReader
 from tzrec.datasets.split import RowOrder
 from tzrec.errors import DataError, DistributedError, TzrecError
+from tzrec.fg.memory import keep_freed_memory
 
 logger = logging.getLogger("tzrec")
 
@@ -262,6 +263,7 @@ def _start(shared: _Shared[Any]) -> None:
     """Sets a worker process up; an interrupt ends it through the process that started it."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     _worker = shared
 
 

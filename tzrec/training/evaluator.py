@@ -19,6 +19,7 @@ from tzrec.errors import CheckpointError
 from tzrec.optim.ema import DenseEma
 from tzrec.protos.eval_pb2 import EvalConfig
 from tzrec.training.location import Location
+from tzrec.training.report.scores import ScoreCollector
 from tzrec.training.trainer import Loader
 
 logger = logging.getLogger("tzrec")
@@ -33,6 +34,7 @@ def run_evaluation(
     device: torch.device,
     eval_config: EvalConfig | None = None,
     ema: DenseEma | None = None,
+    scores: ScoreCollector | None = None,
 ) -> dict[str, float]:
     """Returns the metrics of ``model`` over one pass of ``loader``.
 
@@ -45,6 +47,7 @@ def run_evaluation(
         device: where batches are moved to.
         eval_config: ``num_steps`` (batches to read, 0 = all) and ``log_step_count_steps``.
         ema: evaluate with these averages in the place of the dense weights.
+        scores: counts the predictions, for a report.
     """
     eval_config = eval_config or EvalConfig()
     num_steps, every = eval_config.num_steps or None, max(eval_config.log_step_count_steps, 1)
@@ -55,17 +58,23 @@ def run_evaluation(
     was_training = model.training
     model.eval()
     reported = time.monotonic()
+    if scores is not None:
+        scores.start()
     try:
         with torch.no_grad(), torch.random.fork_rng(), _swapped(ema):
             for step, batch in enumerate(itertools.islice(loader, num_steps), start=1):
                 batch = batch.to(device, non_blocking=True)
                 _, (losses, predictions, batch) = model(batch)
                 base_model.update_metric(predictions, batch, losses)
+                if scores is not None:
+                    scores.add(predictions, batch)
                 now = time.monotonic()
                 if step % every == 0 and now - reported > _QUIET_SECONDS:
                     reported = now
                     logger.info("evaluated %d%s batches", step, of_all)
             metrics = base_model.compute_metric()
+            if scores is not None:
+                scores.finish()
     finally:
         model.train(was_training)
     _log_intervals(base_model.metric_half_widths())

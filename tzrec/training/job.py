@@ -33,8 +33,9 @@ from tzrec.training.hooks.signals import Interrupted, SignalHook
 from tzrec.training.hooks.tensorboard import TensorBoardHook
 from tzrec.training.location import location
 from tzrec.training.peers import sum_over_ranks
+from tzrec.training.report.run_report import Ending, RunReport
 from tzrec.training.resume import find_origin, restore_trainer
-from tzrec.training.summary import final_summary, start_summary
+from tzrec.training.summary import final_summary, go_on, row_rate, start_facts, start_summary
 from tzrec.training.trainer import Trainer
 
 logger = logging.getLogger("tzrec")
@@ -60,15 +61,25 @@ class TrainingJob:
         config: checked config; read only.
         options: rank, world size, seed.
         device: where the model lives.
+        report: write a report at the end.
     """
 
-    def __init__(self, config: EasyRecConfig, options: Options, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: EasyRecConfig,
+        options: Options,
+        device: torch.device,
+        *,
+        report: bool = True,
+    ) -> None:
         self.config = config
         self.options = options
         self.device = device
         self.model_dir = location(config.model_dir)
         self.features = build.build_features(config.data_config, config.feature_configs)
         self._use_averages = uses_averages(config.eval_config, config.train_config)
+        self._report = RunReport(config, self.model_dir, self.features) if report else None
+        self._start_facts: dict[str, str] = {}
 
     def train(self, *, continue_train: bool = False, ignore_optimizer: bool = False) -> None:
         """Runs the job to its end.
@@ -112,7 +123,7 @@ class TrainingJob:
             self._write_run_files()
             self._announce(trainer, eval_loader)
             trainer.fit()
-        self._report(trainer)
+        self._end(trainer)
         if trainer.interrupted is not None:
             message = self._hook(trainer, SignalHook).message(trainer)
             raise Interrupted(message, trainer.interrupted)
@@ -150,6 +161,8 @@ class TrainingJob:
             hooks.append(ProgressHook(train_config.log_step_count_steps))
         if first and train_config.use_tensorboard:
             hooks.append(TensorBoardHook(self.model_dir, train_config))
+        if first and self._report is not None:
+            hooks.append(self._report.hook)
         hooks.append(
             CheckpointHook(
                 self.model_dir,
@@ -170,6 +183,7 @@ class TrainingJob:
                 device=self.device,
                 eval_config=self.config.eval_config,
                 ema=trainer.ema if self._use_averages else None,
+                scores=self._report.scores if self._report is not None else None,
             )
             step = trainer.state.last_step
             record_result(self.model_dir / TRAIN_EVAL_RESULT_FILENAME, step, metrics)
@@ -197,35 +211,49 @@ class TrainingJob:
             ) from error
 
     def _announce(self, trainer: Trainer, eval_loader: Any) -> None:
-        logger.info(
-            "training\n%s",
-            start_summary(
-                trainer,
-                features=self.features,
-                model_dir=self.model_dir,
-                batch_size=self.config.data_config.batch_size,
-                eval_loader=eval_loader,
-                mixed_precision=self.config.train_config.mixed_precision,
-            ),
+        self._start_facts = start_facts(
+            trainer,
+            features=self.features,
+            model_dir=self.model_dir,
+            batch_size=self.config.data_config.batch_size,
+            eval_loader=eval_loader,
+            mixed_precision=self.config.train_config.mixed_precision,
         )
+        logger.info("training\n%s", start_summary(self._start_facts))
 
     def _hook(self, trainer: Trainer, kind: type[H]) -> H:
         return next(hook for hook in trainer.hooks if isinstance(hook, kind))
 
-    def _report(self, trainer: Trainer) -> None:
+    def _end(self, trainer: Trainer) -> None:
+        """Writes the report, and says how the run went and where things are."""
         bad_rows = sum_over_ranks(getattr(trainer.loader, "num_bad_rows", 0))
         if self.options.rank != 0:
             return
+        how = "interrupted" if trainer.interrupted else "finished"
+        progress = self._hook(trainer, ProgressHook)
+        best, notes = self._best(), self._notes(trainer, bad_rows)
+        report = ""
+        if self._report is not None:
+            ending = Ending(
+                how=f"{how}: {trainer.stop_reason}" if trainer.stop_reason else how,
+                rate=row_rate(trainer, progress),
+                best=best,
+                go_on=go_on(trainer, self.model_dir),
+                notes=notes,
+                facts=self._start_facts,
+            )
+            report = self._report.write(trainer, ending)
         logger.info(
             "%s\n%s",
-            "interrupted" if trainer.interrupted else "finished",
+            how,
             final_summary(
                 trainer,
-                self._hook(trainer, ProgressHook),
+                progress,
                 metrics=self._hook(trainer, CheckpointHook).last_metrics,
                 model_dir=self.model_dir,
-                best=self._best(),
-                notes=self._notes(trainer, bad_rows),
+                best=best,
+                notes=notes,
+                report=report,
             ),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from tzrec.training.trainer import Loader, Trainer
 _WIDTH = 14
 
 
-def start_summary(
+def start_facts(
     trainer: Trainer,
     *,
     features: Sequence[Any],
@@ -25,8 +25,8 @@ def start_summary(
     batch_size: int,
     eval_loader: Loader | None,
     mixed_precision: str,
-) -> str:
-    """Returns the lines shown before the first step: rows, features, parameters, steps."""
+) -> dict[str, str]:
+    """Returns what is known before the first step: rows, features, parameters, steps."""
     base_model = trainer.base_model
     sparse, dense = count_parameters(base_model)
     rows = trainer.loader.num_rows
@@ -49,7 +49,12 @@ def start_summary(
     }
     if trainer.state.step:
         lines["resumed"] = f"after step {trainer.state.last_step}, pass {trainer.state.epoch + 1}"
-    return _table(lines)
+    return lines
+
+
+def start_summary(facts: Mapping[str, str]) -> str:
+    """Returns the lines shown before the first step."""
+    return _table(facts)
 
 
 def final_summary(
@@ -60,6 +65,7 @@ def final_summary(
     model_dir: str | os.PathLike[str],
     best: str = "",
     notes: Sequence[str] = (),
+    report: str = "",
 ) -> str:
     """Returns the lines shown after the last step: rows/s, loss, metrics, where things are.
 
@@ -70,9 +76,10 @@ def final_summary(
         model_dir: the run.
         best: the best checkpoint, "" = unknown.
         notes: what was left out or looks wrong, one line each.
+        report: path of the report, "" = there is none.
     """
     timer = trainer.timer
-    rate = progress.num_rows / timer.training if timer.training > 0 else 0.0
+    rate = row_rate(trainer, progress)
     passes = f" ({trainer.state.epoch} passes)" if trainer.state.epoch > 1 else ""
     lines = {
         "steps": f"{trainer.state.step:,}{passes}",
@@ -93,8 +100,21 @@ def final_summary(
         lines["checkpoint"] = f"{model_dir}/model.ckpt-{trainer.state.last_step}"
     if best:
         lines["best"] = best
-    lines["go on"] = f"tzrec train {model_dir}/pipeline.config --continue{_further(trainer)}"
+    if report:
+        lines["report"] = report
+    lines["go on"] = go_on(trainer, model_dir)
     return _table(lines)
+
+
+def row_rate(trainer: Trainer, progress: ProgressHook) -> float:
+    """Returns the rows that this rank has trained on per second."""
+    seconds = trainer.timer.training
+    return progress.num_rows / seconds if seconds > 0 else 0.0
+
+
+def go_on(trainer: Trainer, model_dir: str | os.PathLike[str]) -> str:
+    """Returns the command that goes on with a run."""
+    return f"tzrec train {model_dir}/pipeline.config --continue{_further(trainer)}"
 
 
 def _shares(timer: PartTimer) -> str:
@@ -140,5 +160,5 @@ def _count(rows: int | None) -> str:
     return "?" if rows is None else f"{rows:,}"
 
 
-def _table(lines: dict[str, str]) -> str:
+def _table(lines: Mapping[str, str]) -> str:
     return "\n".join(f"  {key:<{_WIDTH}}{value}" for key, value in lines.items())

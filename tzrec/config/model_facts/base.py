@@ -31,11 +31,15 @@ class ModelFacts:
         required_groups: group name → group types that it may have.
         optional_groups: the same for groups that may be left out.
         check: further rules.
+        lone_group: required group that the only group of a config is, whatever its name.
         first_group: types that the first group of the config may have, for a model that reads
             that one whatever its name.
         reads_all_groups: the model may read any group; else only those that it names.
         inputs: config fields below the model that name groups, with their types.
-        single_task: losses and metrics stand in ``model_config``.
+        towers: fields below the model that hold the towers of its tasks, with label, losses and
+            metrics of each; empty for a model whose losses stand in ``model_config``.
+        label_columns: fields below the model that name a label column, beside its towers.
+        metric_names: names of the evaluation metrics, where they are not those of the tasks.
         needs_loss: at least one loss must be configured.
     """
 
@@ -43,11 +47,19 @@ class ModelFacts:
     required_groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     optional_groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     check: Callable[[Context], Iterable[Problem]] = _no_check
+    lone_group: str = ""
     first_group: tuple[str, ...] = ()
     reads_all_groups: bool = False
     inputs: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    single_task: bool = True
+    towers: tuple[str, ...] = ()
+    label_columns: tuple[str, ...] = ()
+    metric_names: Callable[[Context], list[str]] | None = None
     needs_loss: bool = True
+
+    @property
+    def single_task(self) -> bool:
+        """Whether losses and metrics stand in ``model_config``."""
+        return not self.towers
 
 
 def missing_group(name: str, kinds: tuple[str, ...], spare: Iterable[str]) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from tzrec.config.validate import (
     optimizers,
     required,
     tables,
+    tasks,
     train,
 )
 from tzrec.config.validate.bounds import check_values
@@ -41,12 +42,14 @@ RULES: Sequence[Rule] = [
     *tables.RULES,
     *model.RULES,
     *objectives.RULES,
+    *tasks.RULES,
     *train.RULES,
     *optimizers.RULES,
 ]
 
 MESSAGE_RULES: Mapping[str, Sequence[MessageRule]] = {
     "MLP": [mlp.check_mlp],
+    "MaskBlock": [mlp.check_mask_block],
     "SGDOptimizer": [optimizers.check_nesterov],
     "ExponentialDecayLR": [optimizers.check_decay],
     "ManualStepLR": [optimizers.check_manual],

@@ -11,6 +11,7 @@ from typing import Any
 from tzrec.config.feature_facts import FeatureFacts, flatten
 from tzrec.config.messages import which_field, which_msg
 from tzrec.config.problem import Problem
+from tzrec.config.tasks import Task, tasks_of
 from tzrec.protos.data_pb2 import FG_BUCKETIZE, FG_NONE
 from tzrec.protos.model_pb2 import FeatureGroupType
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
@@ -77,6 +78,11 @@ class Context:
     def model_path(self) -> str:
         """Config path of the chosen model."""
         return f"model_config.{self.model_field}"
+
+    @functools.cached_property
+    def tasks(self) -> list[Task]:
+        """What the model learns: a task per tower, else one."""
+        return tasks_of(self.config)
 
     @property
     def feature_columns(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tzrec.config.problem import Problem, warning
 from tzrec.config.validate.frame import Context, group_type_name, quoted
+from tzrec.config.validate.objectives import row_group_features
 from tzrec.errors import did_you_mean
 
 SEQUENCE_TYPES = ("SEQUENCE", "JAGGED_SEQUENCE")
@@ -108,10 +109,7 @@ def unused_features(context: Context) -> Iterator[Problem]:
     if not model.feature_groups or context.is_broken("model_config"):
         return
     used = set(context.grouped_features)
-    for loss in model.losses:
-        used.add(loss.jrc_loss.session_name)
-    for metric in model.metrics:
-        used |= {metric.grouped_auc.grouping_key, metric.grouped_xauc.grouping_key}
+    used |= {name for task in context.tasks for _, name in row_group_features(task)}
     unused = [f for f in context.features if f.name not in used and not f.config.stub_type]
     if unused:
         shown = quoted(feature.name for feature in unused[:5])

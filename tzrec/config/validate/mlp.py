@@ -1,4 +1,4 @@
-"""Rules for every MLP of a config."""
+"""Rules for every MLP and every mask block of a config."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import Any
 
-from tzrec.config.problem import Problem
+from tzrec.config.problem import Problem, warning
 from tzrec.config.specs import ACTIVATIONS
 from tzrec.config.validate.frame import Context
 from tzrec.errors import did_you_mean
@@ -53,3 +53,21 @@ def activation_problem(text: str) -> str:
         )
         return f"is {text!r}, must be a class path{near}"
     return ""
+
+
+def check_mask_block(block: Any, path: str, context: Context) -> Iterator[Problem]:
+    """The mask has hidden units, and what is written about them counts."""
+    del context
+    if block.reduction_ratio == 0 and not block.aggregation_dim:
+        yield Problem(
+            f"{path}.aggregation_dim",
+            "is missing: reduction_ratio is 0, so it says how many hidden units the mask has",
+        )
+    elif block.reduction_ratio != 0 and block.aggregation_dim:
+        written = "" if block.HasField("reduction_ratio") else " (the default)"
+        yield warning(
+            f"{path}.aggregation_dim",
+            f"has no effect: reduction_ratio {block.reduction_ratio:g}{written} says how many "
+            "hidden units the mask has",
+            "set reduction_ratio: 0, or remove aggregation_dim",
+        )

@@ -20,7 +20,7 @@ def required_groups(context: Context) -> Iterator[Problem]:
     facts = _facts(context)
     if facts is None or not context.config.model_config.feature_groups:
         return
-    named = {**facts.required_groups, **facts.optional_groups}
+    named = _named_groups(context, facts)
     spare = [name for name in context.groups if name not in named]
     for name, kinds in named.items():
         if name in context.groups:
@@ -28,6 +28,13 @@ def required_groups(context: Context) -> Iterator[Problem]:
         elif name in facts.required_groups and not context.is_broken("model_config.feature_groups"):
             what, hint = missing_group(name, kinds, spare)
             yield Problem(context.model_path, what, hint)
+
+
+def _named_groups(context: Context, facts: ModelFacts) -> dict[str, tuple[str, ...]]:
+    """Returns the types that each group may have which the model knows by name."""
+    if facts.lone_group and len(context.groups) == 1:
+        return dict.fromkeys(context.groups, facts.required_groups[facts.lone_group])
+    return {**facts.required_groups, **facts.optional_groups}
 
 
 def inputs(context: Context) -> Iterator[Problem]:
@@ -71,7 +78,7 @@ def unused_groups(context: Context) -> Iterator[Problem]:
     facts = _facts(context)
     if facts is None or facts.reads_all_groups:
         return
-    read = {*facts.required_groups, *facts.optional_groups}
+    read = set(_named_groups(context, facts))
     for field in facts.inputs:
         read |= {tower.input for tower in getattr(context.model, field)}
     if facts.first_group:

@@ -1,4 +1,4 @@
-"""Rules for losses and metrics of single-task models."""
+"""Rules for losses and metrics, of each task alike."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ from tzrec.config.specs import (
     LossFacts,
     MetricFacts,
     class_range,
-    eval_metric_names,
 )
+from tzrec.config.tasks import Task
 from tzrec.config.validate.frame import Context
 from tzrec.errors import did_you_mean
 
 
-def _chosen_losses(context: Context) -> list[tuple[str, str, LossFacts, Any]]:
+def _tasks(context: Context) -> list[Task]:
+    """Returns the tasks of a model of this version."""
+    return context.tasks if context.model_type in MODELS else []
+
+
+def _chosen_losses(task: Task) -> list[tuple[str, str, LossFacts, Any]]:
     """Returns path, name, facts and message of every loss of this version."""
     found = []
-    for index, wrapper in enumerate(context.config.model_config.losses):
+    for index, wrapper in enumerate(task.message.losses):
         name = which_field(wrapper, "loss")
         if name in LOSSES:
-            path = f"model_config.losses[{index}].{name}"
+            path = f"{task.path}.losses[{index}].{name}"
             found.append((path, str(name), LOSSES[str(name)], getattr(wrapper, str(name))))
     return found
 
@@ -36,52 +41,51 @@ def metric_names(context: Context) -> list[str] | None:
     """Returns the names of the evaluation metrics, None when only the model knows them."""
     if context.model_type == "CustomModel":
         return None
-    metrics = []
-    for wrapper in context.config.model_config.metrics:
-        name = which_field(wrapper, "metric")
-        if name:
-            metrics.append((name, getattr(getattr(wrapper, name), "top_k", 0)))
-    return eval_metric_names([name for _, name, _, _ in _chosen_losses(context)], metrics)
+    facts = MODELS.get(context.model_type)
+    if facts is not None and facts.metric_names is not None:
+        return facts.metric_names(context)
+    names = [name for task in context.tasks for name in task.metric_names()]
+    return names + [name for task in context.tasks for name in task.loss_names()]
 
 
 def losses(context: Context) -> Iterator[Problem]:
     """There is a loss, and none twice."""
-    model = context.config.model_config
     facts = MODELS.get(context.model_type)
-    if facts is None or not facts.single_task:
-        return
-    if not model.losses and facts.needs_loss and not context.is_broken("model_config"):
-        yield Problem(
-            "model_config.losses",
-            "is missing: there is nothing to learn",
-            "for a click label: losses { binary_cross_entropy {} }",
-        )
-    seen: set[str] = set()
-    for index, wrapper in enumerate(model.losses):
-        here = f"model_config.losses[{index}]"
-        name = which_field(wrapper, "loss")
-        sid = which_field(wrapper, "sid_loss")
-        if sid:
-            yield unsupported(f"{here}.{sid}", f"loss {sid} is for semantic-id models only")
-        elif name is None:
-            if not context.is_broken(here):
-                yield Problem(here, "is empty: choose a loss", f"losses: {', '.join(LOSSES)}")
-        elif name in seen:
-            yield Problem(f"{here}.{name}", f"loss {name} is given twice")
-        seen.add(name or "")
+    needed = facts is not None and facts.single_task and facts.needs_loss
+    for task in _tasks(context):
+        if needed and not task.message.losses and not context.is_broken(task.path):
+            yield Problem(
+                f"{task.path}.losses",
+                "is missing: there is nothing to learn",
+                "for a click label: losses { binary_cross_entropy {} }",
+            )
+        seen: set[str] = set()
+        for index, wrapper in enumerate(task.message.losses):
+            here = f"{task.path}.losses[{index}]"
+            name = which_field(wrapper, "loss")
+            sid = which_field(wrapper, "sid_loss")
+            if sid:
+                yield unsupported(f"{here}.{sid}", f"loss {sid} is for semantic-id models only")
+            elif name is None:
+                if not context.is_broken(here):
+                    yield Problem(here, "is empty: choose a loss", f"losses: {', '.join(LOSSES)}")
+            elif name in seen:
+                yield Problem(f"{here}.{name}", f"loss {name} is given twice")
+            seen.add(name or "")
 
 
 def silent_losses(context: Context) -> Iterator[Problem]:
     """Every loss and every label is learnt from."""
     facts = MODELS.get(context.model_type)
-    config = context.config
-    if facts is None or not facts.single_task or not facts.needs_loss or context.for_serving:
+    if facts is None or not facts.needs_loss or context.for_serving:
         return
-    for index, wrapper in enumerate(config.model_config.losses):
-        if wrapper.weight == 0 and wrapper.HasField("weight"):
-            yield warning(f"model_config.losses[{index}].weight", "is 0: nothing is learnt from it")
-    for name in ("label_fields", "sample_weight_fields"):
-        for index, column in enumerate(getattr(config.data_config, name)):
+    for task in context.tasks:
+        for index, wrapper in enumerate(task.message.losses):
+            if wrapper.weight == 0 and wrapper.HasField("weight"):
+                where = f"{task.path}.losses[{index}].weight"
+                yield warning(where, "is 0: nothing is learnt from it")
+    for name in ("label_fields", "sample_weight_fields") if facts.single_task else ():
+        for index, column in enumerate(getattr(context.config.data_config, name)):
             if index and column:
                 yield warning(
                     f"data_config.{name}[{index}]",
@@ -92,49 +96,49 @@ def silent_losses(context: Context) -> Iterator[Problem]:
 
 def num_class(context: Context) -> Iterator[Problem]:
     """The number of classes fits every loss."""
-    facts = MODELS.get(context.model_type)
-    if facts is None or not facts.single_task or context.is_broken("model_config.num_class"):
-        return
-    classes = context.config.model_config.num_class
-    for path, name, loss, _ in _chosen_losses(context):
-        least, most = loss.num_class
-        if classes < (least or 1) or (most is not None and classes > most):
-            written = context.config.model_config.HasField("num_class")
-            yield Problem(
-                path,
-                f"{name} needs num_class {class_range(loss.num_class)}, but it is {classes}"
-                + ("" if written else " (the default)"),
-                _class_hint(classes, loss),
-            )
+    for task in _tasks(context):
+        if context.is_broken(f"{task.path}.num_class"):
+            continue
+        classes = task.message.num_class
+        for path, name, loss, _ in _chosen_losses(task):
+            least, most = loss.num_class
+            if classes < (least or 1) or (most is not None and classes > most):
+                written = task.message.HasField("num_class")
+                yield Problem(
+                    path,
+                    f"{name} needs num_class {class_range(loss.num_class)}, but it is {classes}"
+                    + ("" if written else " (the default)"),
+                    _class_hint(task, loss),
+                )
 
 
-def _class_hint(classes: int, loss: LossFacts) -> str:
+def _class_hint(task: Task, loss: LossFacts) -> str:
+    classes = task.message.num_class
     fitting = [
         name
         for name, facts in LOSSES.items()
         if (facts.num_class[0] or 1) <= classes <= (facts.num_class[1] or classes)
         and (facts.kind == "regression") == (loss.kind == "regression")
     ]
-    cure = f"set model_config.num_class: {loss.num_class[0]}"
+    place = "its num_class" if task.is_tower else "model_config.num_class"
+    cure = f"set {place}: {loss.num_class[0]}"
     return f"{cure}, or use {' or '.join(fitting)}" if fitting else cure
 
 
 def metrics(context: Context) -> Iterator[Problem]:
     """Metrics read what the losses make the model predict."""
-    model = context.config.model_config
-    yield from _metrics(context, "metrics", model.metrics, METRICS)
-    yield from _metrics(context, "train_metrics", model.train_metrics, TRAIN_METRICS)
+    for task in _tasks(context):
+        yield from _metrics(context, task, "metrics", METRICS)
+        yield from _metrics(context, task, "train_metrics", TRAIN_METRICS)
 
 
 def _metrics(
-    context: Context, field: str, wrappers: Any, table: Mapping[str, MetricFacts]
+    context: Context, task: Task, field: str, table: Mapping[str, MetricFacts]
 ) -> Iterator[Problem]:
-    facts = MODELS.get(context.model_type)
-    if facts is None or not facts.single_task:
-        return
     seen: set[str] = set()
-    for index, wrapper in enumerate(wrappers):
-        here = f"model_config.{field}[{index}]"
+    classes = task.message.num_class
+    for index, wrapper in enumerate(getattr(task.message, field)):
+        here = f"{task.path}.{field}[{index}]"
         name = which_field(wrapper, "metric")
         if name is None:
             if not context.is_broken(here):
@@ -143,24 +147,18 @@ def _metrics(
         if name in seen:
             yield Problem(f"{here}.{name}", f"metric {name} is given twice")
         seen.add(name)
-        if facts.needs_loss:
-            yield from _metric_fits(context, f"{here}.{name}", name)
+        if MODELS[context.model_type].needs_loss:
+            yield from _metric_fits(context, task, f"{here}.{name}", name)
         config = getattr(wrapper, name)
-        if name == "accuracy" and config.top_k > max(1, model_classes(context)):
-            classes = model_classes(context)
+        if name == "accuracy" and config.top_k > max(1, classes):
             yield Problem(f"{here}.{name}.top_k", f"is {config.top_k} of {classes} classes")
 
 
-def model_classes(context: Context) -> int:
-    """Returns the configured number of classes."""
-    return int(context.config.model_config.num_class)
-
-
-def _metric_fits(context: Context, path: str, name: str) -> Iterator[Problem]:
+def _metric_fits(context: Context, task: Task, path: str, name: str) -> Iterator[Problem]:
     metric = METRICS[name]
-    chosen = _chosen_losses(context)
+    chosen = _chosen_losses(task)
     predicted = {loss.predicts for _, _, loss, _ in chosen}
-    classes = model_classes(context)
+    classes = task.message.num_class
     if metric.needs == "similarity":
         yield Problem(path, f"{name} is for two-tower models only, not for {context.model_type}")
     elif chosen and metric.needs not in predicted:
@@ -198,15 +196,22 @@ def _fitting_metrics(predicted: set[Any], classes: int) -> str:
 
 def row_groups(context: Context) -> Iterator[Problem]:
     """Features that group rows (sessions, users) are configured and are ids."""
-    for path, _, loss, config in _chosen_losses(context):
+    for task in context.tasks:
+        for where, name in row_group_features(task):
+            yield from _id_feature(context, where, name)
+
+
+def row_group_features(task: Task) -> Iterator[tuple[str, str]]:
+    """Yields config path and feature of everything that groups the rows of a task."""
+    for path, _, loss, config in _chosen_losses(task):
         if loss.session:
-            yield from _id_feature(context, f"{path}.{loss.session}", getattr(config, loss.session))
-    for index, wrapper in enumerate(context.config.model_config.metrics):
+            yield f"{path}.{loss.session}", getattr(config, loss.session)
+    for index, wrapper in enumerate(task.message.metrics):
         name = which_field(wrapper, "metric") or ""
         grouping = METRICS[name].grouping if name in METRICS else ""
         if grouping:
-            where = f"model_config.metrics[{index}].{name}.{grouping}"
-            yield from _id_feature(context, where, getattr(getattr(wrapper, name), grouping))
+            where = f"{task.path}.metrics[{index}].{name}.{grouping}"
+            yield where, getattr(getattr(wrapper, name), grouping)
 
 
 def _id_feature(context: Context, where: str, name: str) -> Iterator[Problem]:
@@ -226,7 +231,9 @@ def _id_feature(context: Context, where: str, name: str) -> Iterator[Problem]:
 
 def pareto(context: Context) -> Iterator[Problem]:
     """Pareto weights balance several tasks."""
-    if context.config.model_config.use_pareto_loss_weight and context.model_type in MODELS:
+    facts = MODELS.get(context.model_type)
+    single = facts is not None and facts.single_task and facts.needs_loss
+    if context.config.model_config.use_pareto_loss_weight and single:
         yield Problem(
             "model_config.use_pareto_loss_weight",
             f"is for models with several tasks, {context.model_type} has one",

@@ -9,6 +9,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from tzrec.fg.combiners import COUNT, GAP_MIN, MAX, MEAN, MIN
 from tzrec.fg.kernels.compiled_base import (
     FLOATS,
     LENGTHS,
@@ -63,22 +64,22 @@ def _combine(values: Any, lengths: Any, how: int, out: Any) -> None:
     for cell in range(len(lengths)):
         last = first + lengths[cell]
         total = math.nan if first == last else values[first]
-        if how <= 1:
+        if how <= MEAN:
             for i in range(first + 1, last):
                 total += values[i]
-            if how == 1:
+            if how == MEAN:
                 total /= max(1, last - first)
-        elif how == 4:
+        elif how == COUNT:
             total = math.nan if first == last else float(last - first)
-        elif how <= 3:
+        elif how <= MAX:
             for i in range(first + 1, last):
-                better = values[i] < total if how == 2 else values[i] > total
+                better = values[i] < total if how == MIN else values[i] > total
                 total = values[i] if better or math.isnan(values[i]) else total
         elif first < last:
             total = 0.0 if last - first == 1 else abs(values[first + 1] - values[first])
             for i in range(first + 2, last):
                 gap = abs(values[i] - values[i - 1])
-                better = gap < total if how == 5 else gap > total
+                better = gap < total if how == GAP_MIN else gap > total
                 total = gap if better or math.isnan(gap) else total
         out[cell] = total
         first = last

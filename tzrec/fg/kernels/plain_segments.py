@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tzrec.fg.combiners import COMBINERS, COUNT, GAP_MIN, MEAN, MIN, SUM
 from tzrec.fg.kernels.plain_text import Ints, Lengths, ranges
 
 Floats = NDArray[np.float64]
 
-COMBINERS = ("sum", "mean", "min", "max", "count", "gap_min", "gap_max")
-_SUM, _MEAN, _MIN, _MAX, _COUNT, _GAP_MIN, _GAP_MAX = range(len(COMBINERS))
 _LONG = 64  # values of a cell that is combined on its own
 
 
@@ -56,9 +55,9 @@ def take_first(lengths: Lengths, k: int) -> tuple[NDArray[np.int64], Lengths]:
 
 
 def check_combiner(how: int) -> None:
-    """Raises ValueError unless ``how`` is a position in ``COMBINERS``."""
-    if not 0 <= how < len(COMBINERS):
-        raise ValueError(f"combiner {how} is not one of 0 to {len(COMBINERS) - 1}")
+    """Raises ValueError unless ``how`` is the number of a combiner."""
+    if how not in COMBINERS.values():
+        raise ValueError(f"combiner {how} is not one of 0 to {max(COMBINERS.values())}")
 
 
 def combine(values: Floats, lengths: Lengths, how: int) -> Floats:
@@ -67,7 +66,7 @@ def combine(values: Floats, lengths: Lengths, how: int) -> Floats:
     Args:
         values: flat values.
         lengths: values per cell.
-        how: position in ``COMBINERS``. Sums run from the first value to the last; NaN makes
+        how: as in `tzrec.fg.combiners`. Sums run from the first value to the last; NaN makes
             all but the count NaN. A gap is the absolute difference of neighbouring values, 0
             where there is one value only.
 
@@ -78,15 +77,15 @@ def combine(values: Floats, lengths: Lengths, how: int) -> Floats:
     first = np.cumsum(lengths, dtype=np.int64) - lengths
     counts = lengths.astype(np.int64)
     with np.errstate(invalid="ignore", over="ignore"):
-        if how == _COUNT:
+        if how == COUNT:
             out = counts.astype(np.float64)
-        elif how >= _GAP_MIN:
+        elif how >= GAP_MIN:
             gaps = np.abs(values[1:] - values[:-1])
-            out = _reduce(gaps, first, np.maximum(counts - 1, 0), how - _GAP_MIN + _MIN)
+            out = _reduce(gaps, first, np.maximum(counts - 1, 0), how - GAP_MIN + MIN)
             out[counts == 1] = 0.0
         else:
             out = _reduce(values, first, counts, how)
-            if how == _MEAN:
+            if how == MEAN:
                 out /= np.maximum(counts, 1)
     out[counts == 0] = np.nan
     return out
@@ -101,19 +100,19 @@ def _reduce(values: Floats, first: Ints, counts: Ints, how: int) -> Floats:
     step = 1
     while len(active):
         total, value = out[active], values[first[active] + step]
-        if how in (_SUM, _MEAN):
+        if how in (SUM, MEAN):
             out[active] = total + value
         else:
-            better = value < total if how == _MIN else value > total
+            better = value < total if how == MIN else value > total
             out[active] = np.where(better | np.isnan(value), value, total)
         step += 1
         active = active[counts[active] > step]
     for cell in np.flatnonzero(counts > _LONG).tolist():
         part = values[first[cell] : first[cell] + counts[cell]]
-        if how in (_SUM, _MEAN):
+        if how in (SUM, MEAN):
             out[cell] = np.add.accumulate(part)[-1]
         else:
-            out[cell] = part[np.argmin(part) if how == _MIN else np.argmax(part)]
+            out[cell] = part[np.argmin(part) if how == MIN else np.argmax(part)]
     return out
 
 

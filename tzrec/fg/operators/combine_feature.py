@@ -6,43 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tzrec.errors import ConfigError, did_you_mean
 from tzrec.fg.bucketize import NumberOf
 from tzrec.fg.checks import mapping, number
+from tzrec.fg.combiners import combiner_number
 from tzrec.fg.kernels import kernels
 from tzrec.fg.operators.base import Operator
 from tzrec.fg.ragged import Ragged, count_kept
 from tzrec.fg.reading import Reading, as_text, parse_numbers
 
-# Numbers of `kernels.combine`.
-COMBINERS = {
-    "sum": 0,
-    "mean": 1,
-    "avg": 1,
-    "min": 2,
-    "max": 3,
-    "count": 4,
-    "gap_min": 5,
-    "gap_max": 6,
-}
-
-
-def combiner_number(name: str) -> int:
-    """Returns the kernel's number of a combiner.
-
-    Raises:
-        ConfigError: there is no such combiner.
-    """
-    if name not in COMBINERS:
-        raise ConfigError(
-            f"combiner is {name!r}, must be one of {', '.join(COMBINERS)}"
-            f"{did_you_mean(name, COMBINERS)}"
-        )
-    return COMBINERS[name]
-
 
 def combined(cells: Ragged, how: int) -> Ragged:
-    """Returns one number per cell that has values; ``how`` as in `COMBINERS`."""
+    """Returns one number per cell that has values; ``how`` as in `tzrec.fg.combiners`."""
     present = cells.lengths > 0
     numbers = kernels().combine(cells.values.astype(np.float64), cells.lengths, how)
     return Ragged(numbers[present], present.astype(np.int32), cells.row_lengths)
@@ -61,7 +35,7 @@ class CombineOperator(Operator):
 
     def setup(self) -> None:
         """Reads ``combiner`` and ``value_map``."""
-        self._how = combiner_number(str(self.spec.options.get("combiner") or "sum").lower())
+        self._how = combiner_number(str(self.spec.options.get("combiner") or "sum"))
         value_map = mapping("value_map", self.spec.options.get("value_map") or {})
         self._map = NumberOf({k: number(f"value_map[{k!r}]", v) for k, v in value_map.items()})
         self._has_map = bool(value_map)

@@ -35,7 +35,10 @@ class GeneratedOperator(Operator):
 
     def reading(self, number: int) -> Reading:
         """Reads weighted ids as a map; values of a list stay as they are."""
-        return dataclasses.replace(super().reading(number), as_map=self._weighted, keeps_empty=True)
+        how = dataclasses.replace(super().reading(number), keeps_empty=True)
+        if not self._weighted:
+            return how
+        return dataclasses.replace(how, as_map=True, map_separator=self.spec.separator)
 
     def run(self, columns: Sequence[Ragged]) -> Ragged:
         """Returns the column's values, with weights if weighted."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from tzrec.errors import ConfigError
 from tzrec.fg.operators.base import Operator
-from tzrec.fg.ragged import Ragged
+from tzrec.fg.ragged import Ragged, as_float32
 from tzrec.fg.reading import Reading, parse_numbers
 
 
@@ -29,11 +27,10 @@ class IdOperator(Operator):
 
     def reading(self, number: int) -> Reading:
         """Reads weighted ids as a map."""
-        return dataclasses.replace(
-            super().reading(number),
-            as_map=self.weighted,
-            separator=self.spec.separator,
-        )
+        how = super().reading(number)
+        if not self.weighted:
+            return how
+        return dataclasses.replace(how, as_map=True, map_separator=self.spec.separator)
 
     def run(self, columns: Sequence[Ragged]) -> Ragged:
         """Returns the column's values, with weights if weighted."""
@@ -43,4 +40,4 @@ class IdOperator(Operator):
         weights = column.values
         if column.is_text:
             weights = parse_numbers(column, "the column")
-        return Ragged(column.keys, column.lengths, column.row_lengths, weights.astype(np.float32))
+        return Ragged(column.keys, column.lengths, column.row_lengths, as_float32(weights))

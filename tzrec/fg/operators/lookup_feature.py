@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tzrec.fg.combiners import combiner_number
 from tzrec.fg.kernels import kernels
 from tzrec.fg.maps import find, kept
 from tzrec.fg.operators.base import Operator
-from tzrec.fg.operators.combine_feature import combined, combiner_number
+from tzrec.fg.operators.combine_feature import combined
 from tzrec.fg.ragged import Ragged, Text
 from tzrec.fg.reading import Reading, as_text, parse_numbers
 
@@ -35,10 +36,9 @@ class LookupOperator(Operator):
         options = self.spec.options
         self._discrete = self.spec.value_type == "string"
         self.numeric = not self._discrete
-        combiner = str(options.get("combiner", "sum") or "").lower()
-        if options.get("needDiscrete"):
-            combiner = ""
-        self._how = combiner_number(combiner) if combiner and not self._discrete else None
+        combiner = "" if options.get("needDiscrete") else options.get("combiner", "sum")
+        combines = combiner and not self._discrete
+        self._how = combiner_number(str(combiner), or_none=True) if combines else None
         self._with_key = bool(options.get("needKey")) and self._discrete
         if self.numeric:
             # Without a combiner a cell has as many numbers as keys were found.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tzrec.fg.operators.base import Operator
-from tzrec.fg.ragged import Ragged
+from tzrec.fg.ragged import Ragged, as_float32
 
 
 class RawOperator(Operator):
@@ -25,7 +25,7 @@ class RawOperator(Operator):
         (column,) = columns
         values = column.values
         if values.dtype == np.int64:
-            values = values.astype(np.float32)
+            values = as_float32(values)
         if self.normalizer is not None:
             values = self.normalizer(values)
         return column.with_values(values)

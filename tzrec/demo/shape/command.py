@@ -1,0 +1,117 @@
+"""``tzrec data generate``: rows for a config, and the command that trains on them."""
+
+from __future__ import annotations
+
+import argparse
+import posixpath
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tzrec.demo.shape.write import Plan, Written
+    from tzrec.protos.pipeline_pb2 import EasyRecConfig
+
+DEFAULT_OUT = "experiments/generated"
+_ROWS = 100_000
+_MIB = 2**20
+
+
+def add_arguments(parser: argparse.ArgumentParser, count: Callable[[int], Any]) -> None:
+    """Adds the flags.
+
+    Args:
+        parser: of the command.
+        count: makes the type of whole numbers from a least one on.
+    """
+    parser.add_argument(
+        "--for", dest="config", required=True, metavar="CONFIG", help="config file to fit"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help=f"gets train/ and eval/ (default: {DEFAULT_OUT}/ and the name of the config)",
+    )
+    parser.add_argument(
+        "--rows", type=count(1), default=_ROWS, metavar="N", help=f"to train on (default {_ROWS})"
+    )
+    parser.add_argument(
+        "--eval-rows", type=count(1), metavar="N", help="to evaluate on (default: a tenth)"
+    )
+    parser.add_argument(
+        "--files", type=count(1), default=1, metavar="K", help="files to train on (default 1)"
+    )
+    parser.add_argument(
+        "--seed", type=count(0), default=0, metavar="S", help="other rows of the same story"
+    )
+    parser.add_argument(
+        "--format", choices=("parquet", "csv"), help="default: what the config reads"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace rows that were generated before"
+    )
+
+
+def run(args: argparse.Namespace, config: EasyRecConfig) -> int:
+    """Generates rows and says what they are.
+
+    Args:
+        args: as `add_arguments` describes them, and ``edits``, the edits of the config.
+        config: the checked config.
+    """
+    from tzrec.demo.shape.write import Plan, write
+    from tzrec.protos.data_pb2 import CsvDataset
+
+    kind = "csv" if config.data_config.dataset_type == CsvDataset else "parquet"
+    plan = Plan(
+        args.out or posixpath.join(DEFAULT_OUT, _stem(args.config)),
+        rows=args.rows,
+        eval_rows=args.eval_rows or max(args.rows // 10, 1),
+        files=args.files,
+        seed=args.seed,
+        format=args.format or kind,
+        overwrite=args.overwrite,
+    )
+    started = time.monotonic()
+    written = write(config, plan)
+    seconds = time.monotonic() - started
+    sys.stdout.write(_summary(plan, written, seconds) + f"next: {train_command(args, plan)}\n")
+    return 0
+
+
+def _stem(path: str) -> str:
+    return posixpath.basename(path).partition(".")[0]
+
+
+def train_command(args: argparse.Namespace, plan: Plan) -> str:
+    """Returns the command that trains on the rows."""
+    words = ["tzrec", "train", args.config]
+    words += ["--train-input-path", plan.folder("train")]
+    words += ["--eval-input-path", plan.folder("eval")]
+    edits = list(args.edits)
+    if args.format == "parquet":
+        edits.append("data_config.dataset_type=ParquetDataset")
+    elif args.format == "csv":
+        edits += ["data_config.dataset_type=CsvDataset", "data_config.with_header=true"]
+    for edit in edits:
+        words += ["--set", edit]
+    return shlex.join(words)
+
+
+def _summary(plan: Plan, written: Written, seconds: float) -> str:
+    lines = [f"{plan.out}: generated rows, made up but for the labels' dependence on the features"]
+    files = {"train": plan.files, "eval": 1}
+    for part, rows in written.rows.items():
+        count = f"{files[part]} file{'' if files[part] == 1 else 's'}"
+        size = written.sizes[part] / _MIB
+        lines.append(f"  {part:<5} {rows:>11,} rows, {count}, {size:.1f} MiB")
+    rate = sum(written.rows.values()) / max(seconds, 1e-9)
+    lines.append(f"  {len(written.columns)} columns, {seconds:.1f} s ({rate:,.0f} rows/s)")
+    lines.append(f"signal: {', '.join(written.signal) or 'none'}")
+    for label, share in written.shares.items():
+        bound = written.bounds[label]
+        best = "" if bound is None else f"; no model can beat AUC {bound:.4f}"
+        lines.append(f"label {label}: {share:.1%} ones{best}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,144 @@
+"""Permutation importance of the features of a trained model: ``tzrec importance``."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from tzrec.config import prepare
+from tzrec.config.specs import LOSSES, METRICS
+from tzrec.constant import Mode
+from tzrec.errors import ConfigError, did_you_mean
+from tzrec.storage import file_system
+from tzrec.tools.importance_files import draw_bars, write_csv
+from tzrec.training.permutation import Importance
+
+logger = logging.getLogger("tzrec")
+
+_LESS_IS_BETTER = (*LOSSES, "mean_absolute_error", "mean_squared_error", "normalized_entropy")
+
+
+def feature_importance(
+    pipeline_config_path: str,
+    output_dir: str,
+    *,
+    checkpoint_path: str | None = None,
+    eval_input_path: str | None = None,
+    metric: str | None = None,
+    num_rows: int = 100_000,
+    repeats: int = 3,
+    seed: int = 42,
+    edits: Sequence[str] = (),
+) -> list[Importance]:
+    """Writes ``importance.csv`` and ``importance.png``; the most important features come first.
+
+    Args:
+        pipeline_config_path: config file.
+        output_dir: gets the files.
+        checkpoint_path: ``latest`` (default), ``best`` or a directory.
+        eval_input_path: overrides the config's.
+        metric: orders the features; default the first one of the config, else the first loss.
+        num_rows: rows to measure on, in memory.
+        repeats: shuffles per feature.
+        seed: of the shuffles.
+        edits: config edits as ``a.b.c=v``.
+
+    Returns:
+        The features, in that order.
+
+    Raises:
+        TzrecError: config, data or checkpoint are wrong, or the model has no such metric.
+    """
+    config = prepare(pipeline_config_path, eval_input_path=eval_input_path, edits=edits).config
+    if not config.eval_input_path:
+        raise ConfigError(
+            "eval_input_path is empty: there are no rows to measure on",
+            hint="give --eval-input-path",
+        )
+    base, found = _measure(config, checkpoint_path, num_rows=num_rows, repeats=repeats, seed=seed)
+    metric = _choose(metric, base)
+    sign = 1.0 if _less_is_better(metric) else -1.0
+    found.sort(key=lambda one: -sign * statistics.fmean(one.changes[metric]))
+    _write(output_dir, found, metric, sign)
+    width = max(len(one.name) for one in found)
+    logger.info("%s is %.6f; with one feature shuffled it gets worse by", metric, base[metric])
+    for one in found:
+        logger.info("  %-*s %10.6f ± %.6f", width, one.name, *_worse(one, metric, sign))
+    logger.info("wrote %s", posixpath.join(output_dir, "importance.csv"))
+    return found
+
+
+def _measure(
+    config: Any, checkpoint_path: str | None, *, num_rows: int, repeats: int, seed: int
+) -> tuple[dict[str, float], list[Importance]]:
+    from tzrec.options import from_environment
+    from tzrec.training import build, permutation
+    from tzrec.training.averages import restore_weights, uses_averages
+    from tzrec.training.checkpoint.find import resolve
+    from tzrec.training.distributed.process_group import process_group
+    from tzrec.training.job import closing
+
+    options = from_environment()
+    if options.world_size > 1:
+        raise ConfigError("tzrec importance runs in one process", hint="start it without torchrun")
+    with process_group(options) as device:
+        checkpoint, _ = resolve(config.model_dir, checkpoint_path or "latest", config.export_config)
+        features = build.build_features(config.data_config, config.feature_configs)
+        model = build.build_train_wrapper(config, features, device).to(device)
+        averages = uses_averages(config.eval_config, config.train_config)
+        report = restore_weights(model, checkpoint, averages=averages)
+        logger.info("weights of %s: %s", checkpoint, report)
+        loader = build.build_loader(
+            config, features, config.eval_input_path, mode=Mode.EVAL, options=options
+        )
+        with closing(loader):
+            pool = permutation.RowPool(loader, loader.parser, num_rows)
+        groups = config.model_config.feature_groups
+        read = model.model.get_features_in_feature_groups(groups)
+        entries = permutation.entries_of(read)
+        logger.info("%d features, %d times each, on %d rows", len(entries), repeats, pool.num_rows)
+        return permutation.permutation_importance(model, pool, entries, repeats=repeats, seed=seed)
+
+
+def _choose(metric: str | None, base: dict[str, float]) -> str:
+    if metric is None:
+        return next((m for m in base if not _less_is_better(m)), next(iter(base)))
+    if metric not in base:
+        raise ConfigError(
+            f"--metric: the model has no metric {metric!r}{did_you_mean(metric, base)}",
+            hint=f"it has {', '.join(base)}",
+        )
+    return metric
+
+
+def _less_is_better(metric: str) -> bool:
+    if any(metric == name or metric.startswith(f"{name}_") for name in _LESS_IS_BETTER):
+        return True
+    return not any(metric == name or metric.startswith(f"{name}_") for name in METRICS)
+
+
+def _worse(one: Importance, metric: str, sign: float) -> tuple[float, float]:
+    changes = [sign * change for change in one.changes[metric]]
+    return statistics.fmean(changes), statistics.pstdev(changes)
+
+
+def _write(output_dir: str, found: list[Importance], metric: str, sign: float) -> None:
+    system, inner = file_system(output_dir)
+    system.makedirs(inner, exist_ok=True)
+    metrics = list(found[0].changes)
+    header = ["feature", "worse", "worse_sd", *(f"{m}_change" for m in metrics)]
+    rows = []
+    for one in found:
+        changes = (statistics.fmean(one.changes[m]) for m in metrics)
+        rows.append([one.name, *_worse(one, metric, sign), *changes])
+    write_csv(posixpath.join(output_dir, "importance.csv"), header, rows)
+    worse = [_worse(one, metric, sign) for one in found]
+    draw_bars(
+        posixpath.join(output_dir, "importance.png"),
+        [(one.name, mean) for one, (mean, _) in zip(found, worse, strict=True)],
+        label=f"{metric} gets worse by",
+        errors=[sd for _, sd in worse],
+    )
