@@ -28,6 +28,8 @@ DATASET = DataSet(
         "dc2vr": Model("DC2VR"),
         "pepnet": Model("PEPNet"),
         "stem": Model("STEM"),
+        # Its second task is asked of the rows where the first one is 1.
+        "esmm": Model("ESMM (marital status of those above 50k)"),
     },
 )
 

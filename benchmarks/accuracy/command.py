@@ -73,10 +73,13 @@ def _parser(dataset: DataSet, source: Path, doc: str) -> argparse.ArgumentParser
 def _converted(dataset: DataSet, source: Path, directory: Path) -> Path:
     """Returns the directory of the converted data, which is made where it is missing."""
     data = directory.resolve() / dataset.folder / "data"
-    if not (data / "features.config").exists():
+    if not data.exists():
         data.parent.mkdir(parents=True, exist_ok=True)
-        log = data.parent / "convert.txt"
-        run_command(["data", "convert", dataset.name, str(source), str(data)], log, 1)
+        log, unfinished = data.parent / "convert.txt", data.with_name("data.part")
+        run_command(["data", "convert", dataset.name, str(source), str(unfinished)], log, 1)
+        if dataset.prepare is not None:
+            dataset.prepare(unfinished)
+        unfinished.rename(data)
     return data
 
 

@@ -56,12 +56,14 @@ class DataSet:
         folder: of the configs, below ``models``.
         metrics: metric of the evaluation → its title, the one that chooses a checkpoint first.
         models: name of the config file without ending → the row of the table.
+        prepare: changes the converted data, in its directory.
     """
 
     name: str
     folder: str
     metrics: Mapping[str, str]
     models: Mapping[str, Model]
+    prepare: Callable[[Path], None] | None = None
 
     @property
     def select(self) -> str:

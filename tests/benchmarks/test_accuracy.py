@@ -5,7 +5,15 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from tzrec.config import prepare
+from tzrec.tools.convert import census_income as census_converter
+from tzrec.tools.convert import frappe as frappe_converter
+from tzrec.tools.convert.columns import Converted, History, Id, Number
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks" / "accuracy"
@@ -15,7 +23,7 @@ FOLDER = ROOT / "benchmarks" / "accuracy"
 def bench():
     """The modules of the benchmark, which are scripts and no package."""
     sys.path.insert(0, str(FOLDER))
-    names = ("runs", "table", "command", "frappe")
+    names = ("runs", "table", "command", "frappe", "census_income", "ml_1m")
     found = {name: importlib.import_module(name) for name in names}
     yield type("Bench", (), found)
     sys.path.remove(str(FOLDER))
@@ -133,3 +141,55 @@ def test_command_reports_a_failed_run_and_goes_on(bench, place, tmp_path, capsys
     assert "deepfm seed 1: failed: no memory" in out
     assert "| DNN | .85000 .85000 | .85000 ± .00000 | .98405 ± .00051 |" in out
     assert (home / "frappe" / "table.md").read_text().count("\n") == 3
+
+
+def features_of(folder):
+    """The features that the converter makes, with small tables."""
+    if folder == "frappe":
+        return tuple(Id(name, side, 5, dim=10) for name, side in frappe_converter._SIDES.items())
+    if folder == "census_income":
+        numbers = tuple(Number(name, "user") for name in census_converter._NUMBERS)
+        return numbers + tuple(Id(n, "user", 5, dim=8) for n in census_converter._CATEGORIES)
+    users = ["user_id", "gender", "age", "occupation"]
+    movie = Id("movie_id", "item", 9, table="movie_emb")
+    ids = [Id(name, "user", 5) for name in users]
+    return (*ids, movie, Id("genres", "item", 4, pooling="mean"), History("history", 50, (movie,)))
+
+
+@pytest.mark.parametrize("folder", ["frappe", "census_income", "ml_1m"])
+def test_every_config_of_a_table_is_sound(bench, folder, tmp_path):
+    dataset = getattr(bench, folder).DATASET
+    files = {path.stem for path in (FOLDER / "models" / folder).glob("*.config")}
+    assert files - {"protocol"} == set(dataset.models)
+    (tmp_path / "features.config").write_text(
+        Converted({}, features_of(folder), (), "").features_text()
+    )
+    for name, model in dataset.models.items():
+        path = tmp_path / f"{name}.config"
+        path.write_text(bench.runs.config_text(dataset, name, tmp_path))
+        config = prepare(path, model_dir=str(tmp_path / "model"), edits=model.edits).config
+        assert config.train_config.early_stop.metric == f"{dataset.select}{model.suffix}"
+        assert config.export_config.best_exporter_metric == f"{dataset.select}{model.suffix}"
+
+
+def test_second_split_of_movielens_keeps_order_and_rows(bench, tmp_path):
+    users = {3: 25, 1: 31}
+    first = {"train": [], "valid": [], "test": []}
+    for user, count in users.items():
+        rows = [(user, place) for place in range(count)]
+        first["train"] += rows[:-2]
+        first["valid"] += rows[-2:-1]
+        first["test"] += rows[-1:]
+    for part, rows in first.items():
+        columns = {"user_id": [r[0] for r in rows], "place": [r[1] for r in rows]}
+        pq.write_table(pa.table(columns), tmp_path / f"{part}.parquet")
+    bench.ml_1m.split_again(tmp_path)
+    for user, count in users.items():
+        expected = {
+            "train": np.arange(count - 20),
+            "valid": np.arange(count - 20, count - 10),
+            "test": np.arange(count - 10, count),
+        }
+        for part, places in expected.items():
+            table = pq.read_table(tmp_path / f"{part}.parquet").to_pandas()
+            assert table["place"][table["user_id"] == user].tolist() == places.tolist()

@@ -321,8 +321,9 @@ def test_wrong_config(problems_of, case):
     assert error.exit_code == 2
 
 
+MODEL_OF_LATER = ("deepfm {\n    deep { hidden_units: [64, 32] }\n    final { hidden_units: [16] }\n  }", "dssm {}")
 LATER = [
-    ("dcn_v2", DEEPFM, ("deepfm {", "dcn_v2 {"), "70: model_config.dcn_v2: model DCNV2 comes with a later version"),
+    ("dssm", DEEPFM, MODEL_OF_LATER, "70: model_config.dssm: model DSSM comes with a later version"),
     ("sampler", DEEPFM, ("num_workers: 2", 'negative_sampler { input_path: "x" }'),
      "22: data_config.negative_sampler: sampler negative_sampler comes with a later version"),
     ("odps", DEEPFM, ("ParquetDataset", "OdpsDataset"), ("data/train-*.parquet", "odps://p/tables/t"), ("data/eval.parquet", ""),
@@ -347,7 +348,7 @@ def test_parts_of_later_versions_are_unsupported_and_nothing_else_is_said(proble
 
 
 def test_unsupported_and_wrong_together_is_a_config_error(problems_of):
-    error = problems_of(DEEPFM, ("deepfm {", "dcn_v2 {"), ("num_epochs: 1", ""))
+    error = problems_of(DEEPFM, MODEL_OF_LATER, ("num_epochs: 1", ""))
     assert isinstance(error, ConfigError)
     assert "later version" in str(error)
     assert "num_epochs: is missing" in str(error)

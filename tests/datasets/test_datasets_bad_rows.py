@@ -338,7 +338,7 @@ CSV_BAD = {
 @pytest.mark.parametrize("row", [0, 57, 99])
 @pytest.mark.parametrize("name", CSV_BAD)
 def test_a_bad_csv_row_is_named_or_left_out(name, row, quote, tmp_path, monkeypatch):
-    monkeypatch.setattr("tzrec.datasets.csv_dataset._BLOCK_BYTES", 256)
+    monkeypatch.setattr("tzrec.datasets.csv_files._BLOCK_BYTES", 256)
     text, message = CSV_BAD[name]
     path = tmp_path / "a.csv"
     path.write_text("\n".join(csv_lines({row: text}, quote)) + "\n")
@@ -355,7 +355,7 @@ def test_a_bad_csv_row_is_named_or_left_out(name, row, quote, tmp_path, monkeypa
 
 
 def test_many_bad_csv_rows_with_blank_lines_and_nulls(tmp_path, monkeypatch):
-    monkeypatch.setattr("tzrec.datasets.csv_dataset._BLOCK_BYTES", 300)
+    monkeypatch.setattr("tzrec.datasets.csv_files._BLOCK_BYTES", 300)
     random = np.random.default_rng(0)
     rows = random.choice(100, 30, replace=False).tolist()
     kinds = list(CSV_BAD.values())

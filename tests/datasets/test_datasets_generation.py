@@ -14,7 +14,7 @@ from google.protobuf import text_format
 
 from tzrec.constant import Mode
 from tzrec.datasets.dataset import create_dataloader
-from tzrec.errors import DataError, FeatureError
+from tzrec.errors import ConfigError, DataError, FeatureError
 from tzrec.fg import kernels
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.training.build import build_features
@@ -92,6 +92,31 @@ def test_each_feature_alone_is_what_all_are_together(raw, mode):
     found, _ = batches(raw, mode, features=ALONE, loader="THREAD", fg_mode="FG_NORMAL")
     assert len(together[0]) > 50
     assert_equal(found, together)
+
+
+@pytest.mark.parametrize("mode", ["FG_DAG", "FG_NORMAL"])
+def test_missing_and_unknown_values_are_counted(raw, mode):
+    _, loader = batches(raw, features=ALONE, fg_mode=mode, loader="THREAD")
+    assert len(loader.feature_counts.shares()) == len(loader.parser.features)
+    shares = {one.name: one for one in loader.feature_counts.shares()}
+    users = pq.read_table(raw / "raw.parquet")["user_id"].to_pylist()
+    missing = sum(user in (None, "") for user in users) / len(users)
+    assert shares["user"].missing == pytest.approx(missing)
+    assert any(one.unknown for one in shares.values())
+    _, loader = batches(raw, Mode.EVAL, features=ALONE, fg_mode=mode, loader="THREAD")
+    assert not loader.feature_counts.shares()
+
+
+def test_a_feature_that_reads_another_is_refused_where_each_stands_alone(raw):
+    reading = (
+        ALONE
+        + """
+    feature_configs { combo_feature {
+      feature_name: "crossed" expression: "feature:user" expression: "user:city"
+      hash_bucket_size: 10 embedding_dim: 4 } }"""
+    )
+    with pytest.raises(ConfigError, match=r"crossed reads the feature 'user', but in FG_NORMAL"):
+        batches(raw, features=reading, fg_mode="FG_NORMAL", loader="THREAD")
 
 
 @pytest.mark.parametrize("mode", ["FG_DAG", "FG_NORMAL"])

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tzrec.datasets import csv_dataset, intervals, parquet_dataset, reader
-from tzrec.datasets.csv_dataset import CsvFormat, CsvReader
+from tzrec.datasets import csv_files as csv_module
+from tzrec.datasets import intervals, reader
+from tzrec.datasets import parquet_files as parquet_module
+from tzrec.datasets.csv_files import CsvFormat, CsvReader
 from tzrec.datasets.dataset import create_reader
-from tzrec.datasets.parquet_dataset import ParquetReader
+from tzrec.datasets.parquet_files import ParquetReader
 from tzrec.datasets.split import RowOrder
 from tzrec.errors import ConfigError, DataError, MissingDependencyError, Unsupported
 
@@ -69,8 +71,8 @@ def test_all_rows_of_all_files_in_order(kind, request):
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_blocks_cover_every_row_once(kind, request, monkeypatch):
     folder = request.getfixturevalue(f"{kind}_files")
-    monkeypatch.setattr(parquet_dataset, "_MIN_BLOCK_ROWS", 6)
-    monkeypatch.setattr(csv_dataset, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(parquet_module, "_MIN_BLOCK_ROWS", 6)
+    monkeypatch.setattr(csv_module, "_BLOCK_BYTES", 64)
     found = create_reader(f"{folder}/*.{kind}")
     blocks = found.blocks()
     assert len(blocks) > 4
@@ -81,7 +83,7 @@ def test_blocks_cover_every_row_once(kind, request, monkeypatch):
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_any_rows_in_any_order(kind, request, monkeypatch):
     folder = request.getfixturevalue(f"{kind}_files")
-    monkeypatch.setattr(csv_dataset, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_module, "_BLOCK_BYTES", 64)
     monkeypatch.setattr(reader, "_MIN_READ_ROWS", 3)
     monkeypatch.setattr(reader, "READ_BYTES", 1)
     found = create_reader(f"{folder}/*.{kind}")
@@ -94,7 +96,7 @@ def test_any_rows_in_any_order(kind, request, monkeypatch):
 @pytest.mark.parametrize("seed", range(5))
 def test_random_intervals_equal_slices(kind, seed, request, monkeypatch):
     folder = request.getfixturevalue(f"{kind}_files")
-    monkeypatch.setattr(csv_dataset, "_BLOCK_BYTES", 50)
+    monkeypatch.setattr(csv_module, "_BLOCK_BYTES", 50)
     found = create_reader(f"{folder}/f2.{kind}")
     rows = np.random.default_rng(seed).choice(25, size=9, replace=False)
     wanted = intervals.from_rows(rows.astype(np.int64))
@@ -291,7 +293,7 @@ def test_csv_delimiter_is_one_character(delimiter):
 )
 @pytest.mark.parametrize("block", [16, 4 << 20])
 def test_csv_rows_are_counted_as_they_are_read(text, block, tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_dataset, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(csv_module, "_BLOCK_BYTES", block)
     path = tmp_path / "a.csv"
     path.write_bytes(text.encode())
     found = CsvReader(str(path), ["a"])
@@ -304,10 +306,10 @@ def test_csv_rows_are_counted_as_they_are_read(text, block, tmp_path, monkeypatc
 @pytest.mark.parametrize("with_header", [True, False])
 @pytest.mark.parametrize("ending", ["", "\n"])
 def test_csv_lines_are_counted_across_blocks(block, with_header, ending, monkeypatch):
-    monkeypatch.setattr(csv_dataset, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(csv_module, "_BLOCK_BYTES", block)
     lines = ["head", "a", "bb", "ccc", "dddddddddd", "e"]
     text = ("\n".join(lines) + ending).encode()
-    rows, starts = csv_dataset._count_lines(pa.BufferReader(text), with_header)
+    rows, starts = csv_module._count_lines(pa.BufferReader(text), with_header)
     data = lines[1:] if with_header else lines
     assert rows == len(data)
     assert starts[0][0] == 0
@@ -316,7 +318,7 @@ def test_csv_lines_are_counted_across_blocks(block, with_header, ending, monkeyp
 
 
 def test_csv_starts_reading_near_the_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_dataset, "_BLOCK_BYTES", 1 << 12)
+    monkeypatch.setattr(csv_module, "_BLOCK_BYTES", 1 << 12)
     path = tmp_path / "a.csv"
     path.write_text("a\n" + "\n".join(map(str, range(20_000))) + "\n")
     found = CsvReader(str(path), ["a"])
@@ -335,7 +337,7 @@ def test_csv_starts_reading_near_the_row(tmp_path, monkeypatch):
      ("5,6,7", "Expected 2 columns, got 3")],
 )  # fmt: skip
 def test_a_bad_row_names_file_row_and_column(with_header, bad, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_dataset, "_BLOCK_BYTES", 1 << 10)
+    monkeypatch.setattr(csv_module, "_BLOCK_BYTES", 1 << 10)
     lines = [f"{i},{i}" for i in range(3000)]
     lines[2345] = bad
     path = tmp_path / "bad.csv"
@@ -370,8 +372,8 @@ class ReadAhead(io.FileIO):
 
 def test_a_file_is_not_closed_while_the_parser_reads_ahead(tmp_path, monkeypatch):
     """A closed file's number goes to the next one, from which the parser then took bytes."""
-    monkeypatch.setattr(csv_dataset, "_BLOCK_BYTES", 64)
-    monkeypatch.setattr(csv_dataset, "open_input", lambda path: pa.PythonFile(ReadAhead(path)))
+    monkeypatch.setattr(csv_module, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_module, "open_input", lambda path: pa.PythonFile(ReadAhead(path)))
     path = tmp_path / "a.csv"
     path.write_text('a,b\n1,"x"\n' + "2,y\n" * 200)
     found = CsvReader(str(path), ["a"])

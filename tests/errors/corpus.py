@@ -290,7 +290,7 @@ CORPUS = {
         config("attention without a query", "c.config:53: model_config.multi_tower_din.din_towers[0].input: din_encoder compares the sequence with a query, and the group has none", text=DIN, edits=(('["item", "click__item", "click__price"]', '["click__item"]'),)),
         config("encoder of an unknown group", "c.config:43: model_config.feature_groups[0].sequence_encoders[0].simple_attention.input: there is no sequence group 'hist'; did you mean 'history'?", text=DIN, edits=(('input: "history"', 'input: "hist"'),)),
         config("heads do not divide the width", "c.config:43: model_config.feature_groups[0].sequence_encoders[0].self_attention_encoder.multihead_attn_dim: 10 cannot be divided among 4 heads (num_heads)", text=DIN, edits=(('simple_attention { input: "history" }', "self_attention_encoder { multihead_attn_dim: 10 num_heads: 4 }"),)),
-        config("model of a later version", "c.config:70: model_config.dcn_v2: model DCNV2 comes with a later version", edits=(("deepfm {", "dcn_v2 {"),)),
+        config("model of a later version", "c.config:70: model_config.dssm: model DSSM comes with a later version", edits=(("deepfm {\n    deep { hidden_units: [64, 32] }\n    final { hidden_units: [16] }\n  }", "dssm {}"),)),
         config("class that cannot be imported", "model_config.custom_model.class_path: cannot import 'no.such' for the class 'no.such.Model': no module 'no'", known="run", edits=(("deepfm {\n    deep { hidden_units: [64, 32] }\n    final { hidden_units: [16] }\n  }", 'custom_model { class_path: "no.such.Model" }'),)),
     ],
     "Feature generation": [

@@ -1,15 +1,18 @@
-"""Table sizes, reserved ids, conflicts."""
+"""Table sizes, reserved ids, conflicts; and that generated ids are rows of the table."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from features_helpers import config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tzrec.config.feature_facts import flatten
-from tzrec.errors import ConfigError, Unsupported
+from tzrec.errors import ConfigError, FeatureError, Unsupported
 from tzrec.features.bucketizer import create_bucketizer
-from tzrec.protos.feature_pb2 import IdFeature, RawFeature
+from tzrec.fg import FgHandler
+from tzrec.fg.config_json import create_fg_json
+from tzrec.protos.feature_pb2 import FeatureConfig, IdFeature, RawFeature
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
 WORDS = ["abc", "efg"]
@@ -143,74 +146,84 @@ class TestConflicts:
             create_bucketizer(message)
 
 
+def ids_of(message, column):
+    """The ids that feature generation makes of a column."""
+    wrapper = FeatureConfig(**{field_of(message): message})
+    found = FgHandler(create_fg_json([wrapper])).process_arrow({"c": column})
+    return found[message.feature_name].values.tolist()
+
+
+def field_of(message):
+    return "raw_feature" if isinstance(message, RawFeature) else "id_feature"
+
+
+def made(column, **fields):
+    message = IdFeature(feature_name="cat", expression="user:c", embedding_dim=4, **fields)
+    return ids_of(message, pa.array(column))
+
+
 class TestIds:
+    """The table of a config and the ids that generation makes of the same config fit."""
+
     def test_hash(self):
-        assert [of(hash_bucket_size=100).id_of(word) for word in ("abc", "efg", "1")] == [
-            33,
-            44,
-            95,
-        ]
+        assert made(["abc", "efg", "1"], hash_bucket_size=100) == [33, 44, 95]
 
     def test_num_buckets(self):
-        found = of(num_buckets=10)
-        assert [found.id_of(t) for t in ("7", "+07", "0012", "-1", "10", str(2**70))] == [
-            7,
-            7,
-            0,
-            0,
-            0,
-            0,
-        ]
-        with pytest.raises(ConfigError, match="'abc' is not a whole number"):
-            found.id_of("abc")
+        values = ["7", "+07", "0012", "-1", "10", str(2**70)]
+        assert made(values, num_buckets=10) == [7, 7, 0, 0, 0, 0]
+        with pytest.raises(FeatureError, match="'abc', which is not a whole number"):
+            made(["abc"], num_buckets=10)
 
     def test_vocab_list(self):
-        found = of(vocab_list=WORDS, default_value="xyz")
-        assert [found.id_of(w) for w in ("xyz", "<OOV>", "abc", "efg", "hij")] == [0, 1, 2, 3, 1]
-        assert of(vocab_list=WORDS, default_value="abc").id_of("abc") == 2
-        found = of(vocab_list=WORDS, default_bucketize_value=1)
-        assert [found.id_of(w) for w in ("abc", "efg", "hij")] == [0, 1, 1]
+        words = ["xyz", "<OOV>", "abc", "efg", "hij", None]
+        assert made(words, vocab_list=WORDS, default_value="xyz") == [0, 1, 2, 3, 1, 0]
+        assert made(["abc", None], vocab_list=WORDS, default_value="abc") == [2, 2]
+        verbatim = {"vocab_list": WORDS, "default_bucketize_value": 1}
+        assert made(["abc", "efg", "hij"], **verbatim) == [0, 1, 1]
 
     def test_vocab_dict(self):
-        found = of(vocab_dict={"abc": 2, "efg": 3}, default_value="efg")
-        assert [found.id_of(w) for w in ("abc", "efg", "hij")] == [2, 0, 1]
-        found = of(vocab_dict={"abc": 2, "efg": 3}, default_value="efg", default_bucketize_value=2)
-        assert [found.id_of(w) for w in ("abc", "efg", "hij")] == [2, 3, 2]
+        fields = {"vocab_dict": {"abc": 2, "efg": 3}, "default_value": "efg"}
+        assert made(["abc", "efg", "hij"], **fields) == [2, 0, 1]
+        assert made(["abc", "efg", "hij"], default_bucketize_value=2, **fields) == [2, 3, 2]
 
     def test_vocab_file(self, vocab):
-        found = of(vocab_file=str(vocab / "pairs"), default_bucketize_value=4)
-        assert [found.id_of(w) for w in ("a", "c", "?")] == [2, 7, 4]
+        fields = {"vocab_file": str(vocab / "pairs"), "default_bucketize_value": 4}
+        assert made(["a", "c", "?"], **fields) == [2, 7, 4]
 
     def test_boundaries(self):
-        found = of_boundaries(0.05, 0.15, 0.25)
+        raw = RawFeature(feature_name="p", expression="user:c", boundaries=[0.05, 0.15, 0.25])
         # A value equal to a boundary falls into the upper bucket.
-        assert [found.id_of(t) for t in ("0", "0.05", "0.1", "0.25", "9")] == [0, 1, 1, 3, 3]
-        with pytest.raises(ConfigError, match="'x' is not a number"):
-            found.id_of("x")
+        values = pa.array(["0", "0.05", "0.1", "0.25", "9"])
+        assert ids_of(raw, values) == [0, 1, 1, 3, 3]
 
 
 WORD = st.text("ab日0-", max_size=4)
 NUMBER = st.integers(-(2**70), 2**70).map(str)
 
 
+def buckets(draw):
+    """Fields of any bucketizers together."""
+    fields = {}
+    if draw(st.booleans()):
+        fields["hash_bucket_size"] = draw(st.integers(1, 2**40))
+    if draw(st.booleans()):
+        fields["num_buckets"] = draw(st.integers(1, 20))
+    if draw(st.booleans()):
+        fields["vocab_list"] = draw(st.lists(WORD, min_size=1, max_size=20))
+    if draw(st.booleans()):
+        words = st.dictionaries(WORD, st.integers(0, 30), min_size=1, max_size=5)
+        fields["vocab_dict"] = draw(words)
+    if draw(st.booleans()):
+        fields["default_bucketize_value"] = draw(st.integers(0, 20))
+    fields["default_value"] = draw(WORD)
+    return fields
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_every_id_is_a_row(data):
     """0 ≤ id < rows, whatever the config and the value; a config that cannot promise it raises."""
-    fields = {}
-    if data.draw(st.booleans()):
-        fields["hash_bucket_size"] = data.draw(st.integers(1, 2**40))
-    if data.draw(st.booleans()):
-        fields["num_buckets"] = data.draw(st.integers(1, 20))
-    if data.draw(st.booleans()):
-        fields["vocab_list"] = data.draw(st.lists(WORD, min_size=1, max_size=20))
-    if data.draw(st.booleans()):
-        fields["vocab_dict"] = data.draw(
-            st.dictionaries(WORD, st.integers(0, 30), min_size=1, max_size=5)
-        )
-    if data.draw(st.booleans()):
-        fields["default_bucketize_value"] = data.draw(st.integers(0, 20))
-    fields["default_value"] = data.draw(WORD)
+    fields = buckets(data.draw)
     try:
         found = of(**fields)
     except ConfigError:
@@ -218,10 +231,12 @@ def test_every_id_is_a_row(data):
     if found is None:
         assert not {"hash_bucket_size", "num_buckets", "vocab_list", "vocab_dict"} & set(fields)
         return
-    values = data.draw(st.lists(NUMBER if found.kind == "num_buckets" else WORD, max_size=5))
-    for value in [*values, *fields.get("vocab_list", []), *fields.get("vocab_dict", {})]:
-        if found.kind != "num_buckets" or value.lstrip("-").isdecimal():
-            assert 0 <= found.id_of(value) < found.rows
+    words = data.draw(st.lists(NUMBER if found.kind == "num_buckets" else WORD, max_size=5))
+    if found.kind == "num_buckets":
+        fields["default_value"] = data.draw(NUMBER)
+    else:
+        words += [*fields.get("vocab_list", []), *fields.get("vocab_dict", {})]
+    assert all(0 <= index < found.rows for index in made([*words, None], **fields))
     for reserved in (found.oov_id, found.default_id):
         assert reserved is None or 0 <= reserved < found.rows
 
@@ -229,7 +244,10 @@ def test_every_id_is_a_row(data):
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(width=32, allow_nan=False), max_size=5, unique=True), st.floats(width=32))
 def test_every_bucket_is_a_row(edges, value):
-    found = of_boundaries(*sorted(edges, key=lambda x: (x, np.signbit(x))))
-    if found is not None:
-        assert found.id_of(repr(value)) == sum(edge <= value for edge in edges) or np.isnan(value)
-        assert 0 <= found.id_of(repr(value)) < found.rows
+    edges = sorted(edges, key=lambda x: (x, np.signbit(x)))
+    if not edges or len(set(edges)) < len(edges):  # 0 and -0 are equal
+        return
+    raw = RawFeature(feature_name="p", expression="user:c", boundaries=edges)
+    (index,) = ids_of(raw, pa.array([repr(value)]))
+    assert index == (len(edges) if np.isnan(value) else sum(edge <= value for edge in edges))
+    assert 0 <= index < of_boundaries(*edges).rows

@@ -232,6 +232,20 @@ def test_masks_of_kinds_that_read_maps_alone_and_of_constants():
     check(found["x"], h("x_a:2"), [0, 1])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_mask_hides_a_feature_from_the_model_not_from_other_features(threads):
+    """So offline features, which are made without masks, give the same batches."""
+    age = {"feature_type": "raw_feature", "expression": "user:a", "boundaries": [18.0]}
+    crossed = {"feature_type": "combo_feature", "expression": ["feature:age", "user:b"]}
+    entries = [{**age, "feature_name": "age"}, {**crossed, "feature_name": "x"}]
+    entries[1]["hash_bucket_size"] = 100
+    columns = {"a": pa.array([20, 30]), "b": pa.array(["p", "q"])}
+    handler = FgHandler({"features": entries}, threads=threads)
+    found = handler.process_arrow(columns, {"age": np.array([True, False])})
+    check(found["age"], [0, 1], [1, 1])
+    check(found["x"], h("1_p", "1_q"), [1, 1])
+
+
 def test_a_mask_hides_rows_of_a_column_of_one_row():
     crossed = {"feature_type": "combo_feature", "expression": ["user:a", "item:b"]}
     entry = {**crossed, "feature_name": "f", "hash_bucket_size": 100}

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 
 from tzrec.batch import Batch
 from tzrec.datasets.data_parser import DataParser
-from tzrec.deploy.torchscript import script_model
+from tzrec.deploy.torchscript import CpuAutocast, script_model
 from tzrec.features.feature import create_features
 from tzrec.models.factory import create_model
 from tzrec.models.model import BaseModel, PredictWrapper, ScriptWrapper, TrainWrapper
@@ -131,9 +131,11 @@ def state_of(model: torch.nn.Module) -> State:
     return state
 
 
-def train(model: BaseModel, batch: Batch, *, steps: int, lr: float = 0.02) -> list[float]:
+def train(
+    model: BaseModel, batch: Batch, *, steps: int, lr: float = 0.02, mixed_precision: str = ""
+) -> list[float]:
     """Trains on one batch with Adam; returns the losses."""
-    wrapper = TrainWrapper(model)
+    wrapper = TrainWrapper(model, mixed_precision=mixed_precision)
     optimizer = torch.optim.Adam(wrapper.parameters(), lr=lr)
     losses = []
     for _ in range(steps):
@@ -243,6 +245,52 @@ def check_eager_equals_scripted(case: Case) -> None:
             assert list(found) == list(eager)
             for name, value in eager.items():
                 torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
+    mixed = torch.jit.script(CpuAutocast(scripted, "BF16"))(parse(model.features, rows))
+    for name, value in eager.items():
+        torch.testing.assert_close(mixed[name], value, atol=0.05, rtol=0.05)
+
+
+def check_bf16(case: Case) -> None:
+    """Under autocast the losses are about the same, in float32, and every gradient is finite."""
+    model = make_model(case.config + BCE)
+    batch = make_batch(model.features, make_rows(64))
+    model.eval()
+    exact, _ = TrainWrapper(model)(batch)
+    loss, (losses, predictions, _) = TrainWrapper(model, mixed_precision="BF16")(batch)
+    assert {v.dtype for v in [*losses.values(), *predictions.values()]} == {torch.float32}
+    torch.testing.assert_close(loss, exact, rtol=0.05, atol=0.02)
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def check_one_row(case: Case) -> None:
+    """A batch of one row trains, also when all its histories are empty."""
+    model = make_model(case.config + BCE)
+    for history in (True, False):
+        rows = make_rows(1, seed=3)
+        rows["click__item"] = [[7, 7]] if history else [[]]
+        rows["click__price"] = [[0.5, 0.1]] if history else [[]]
+        loss, _ = TrainWrapper(model)(make_batch(model.features, rows))
+        loss.backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def check_mixed_precision(case: Case) -> None:
+    model = make_model(case.config + BCE)
+    batch = make_batch(model.features, make_rows(256))
+    losses = train(model, batch, steps=20, lr=0.01, mixed_precision="BF16")
+    assert losses[-1] < 0.9 * losses[0]
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.dtype == parameter.dtype == torch.float32, name
+        assert torch.isfinite(parameter.grad).all(), name
+    full, _ = PredictWrapper(model.eval())(batch)
+    half, _ = PredictWrapper(model, mixed_precision="BF16")(batch)
+    assert list(half) == list(full)
+    for name, value in full.items():
+        assert half[name].dtype == torch.float32, name
+        assert not torch.equal(half[name], value), name
+        torch.testing.assert_close(half[name], value, rtol=0.05, atol=0.05)
 
 
 CHECKS = [
@@ -251,7 +299,10 @@ CHECKS = [
     check_every_parameter_learns,
     check_overfits,
     check_same_seed_same_bits,
+    check_mixed_precision,
     check_eager_equals_scripted,
+    check_bf16,
+    check_one_row,
 ]
 
 

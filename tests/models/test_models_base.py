@@ -44,8 +44,8 @@ def test_unknown_names_are_answered_with_a_guess():
 
 
 def test_models_of_later_versions_and_missing_models():
-    with pytest.raises(Unsupported, match="model DLRM comes with a later version"):
-        make_model(DEEP + "dlrm { final { hidden_units: 8 } }" + BCE)
+    with pytest.raises(Unsupported, match="model DSSM comes with a later version"):
+        make_model(DEEP + "dssm {}" + BCE)
     with pytest.raises(ConfigError, match="model_config has no model"):
         make_model(DEEP + BCE)
 

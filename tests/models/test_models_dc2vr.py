@@ -6,7 +6,9 @@ import torch
 from models_contract import group, ids, linear, make_model, mlp, price
 from multi_task_contract import CHECKS, CTR, KIND, WATCH, MultiCase
 
+from tzrec.deploy.torchscript import script_model
 from tzrec.errors import ConfigError
+from tzrec.models.model import ScriptWrapper
 
 ALL = group("all", "user item tags price")
 HIDDEN = "hidden_units: [16]"
@@ -105,6 +107,15 @@ def test_the_earlier_task_does_not_learn_from_its_intervention():
     model.predict(batch)["y_watch"].sum().backward()
     assert model.bottom.bottom_mlp.mlp[0].perceptron[0].weight.grad.abs().sum() > 0
     assert model.task_mlps["ctr"].mlp[0].perceptron[0].weight.grad is None
+
+
+def test_bases_are_constants_when_served():
+    model = CASES["chain"].model()
+    model.set_is_inference(True)
+    code = script_model(ScriptWrapper(model).eval()).code
+    assert "interventions_watch_dropout" in code
+    assert "qr" not in code
+    assert "basis" not in code
 
 
 def test_dropout_is_of_the_moved_representation():

@@ -30,7 +30,9 @@ def _oracle(*networks):
             common = [mlp(state, f"{net}.share_experts.{e}", shared) for e in range(num_shared)]
             if has_output:
                 gate = softmax(linear(state, f"{net}.share_gate.linear", shared))
-                shared = np.einsum("be,ebd->bd", gate, np.stack(sum(own, []) + common))
+                shared = np.einsum(
+                    "be,ebd->bd", gate, np.stack([*own[0], *own[1], *own[2], *common])
+                )
             for t, x in enumerate(tasks):
                 experts = np.stack(own[t] + common)
                 gate = np.ones((len(x), 1))

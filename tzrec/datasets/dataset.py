@@ -13,6 +13,7 @@ from tzrec.datasets.bad_rows import BadRows
 from tzrec.datasets.costs import check_cost_type
 from tzrec.datasets.data_parser import DataParser
 from tzrec.datasets.event_time import check_time_type
+from tzrec.datasets.formats import create_reader, create_writer, format_of
 from tzrec.datasets.loader import BatchLoader, LoaderOptions
 from tzrec.datasets.reader import BaseReader
 from tzrec.datasets.split import SplitConfig
@@ -41,14 +42,13 @@ logger = logging.getLogger("tzrec")
 ALL_COLUMNS = "ALL_COLUMNS"
 ALL_EFFECTIVE_COLUMNS = "ALL_EFFECTIVE_COLUMNS"
 
-_CSV, _PARQUET = "tzrec.datasets.csv_dataset", "tzrec.datasets.parquet_dataset"
 _DATASETS: Registry[Any] = Registry(
-    "dataset_type", {"CsvDataset": _CSV, "ParquetDataset": _PARQUET}
+    "dataset_type",
+    {
+        "CsvDataset": "tzrec.datasets.csv_dataset",
+        "ParquetDataset": "tzrec.datasets.parquet_dataset",
+    },
 )
-_READERS: Registry[Any] = Registry("reader", {"CsvReader": _CSV, "ParquetReader": _PARQUET})
-_WRITERS: Registry[Any] = Registry("writer_type", {"CsvWriter": _CSV, "ParquetWriter": _PARQUET})
-_BY_SUFFIX = {".csv": "Csv", ".parquet": "Parquet"}
-_LATER = ("Odps", "OdpsV1", "Kafka")
 
 
 class BaseDataset:
@@ -120,20 +120,6 @@ class BaseDataset:
         return {}
 
 
-def _format_of(input_path: str, explicit: str) -> str:
-    """Returns ``Csv`` or ``Parquet``: by the path if it tells, else as said."""
-    scheme = input_path.strip().partition("://")[0]
-    if scheme in ("odps", "kafka"):
-        raise Unsupported(f"{scheme}:// input is not supported yet: {input_path}")
-    first = input_path.split(",")[0].strip()
-    for suffix, name in _BY_SUFFIX.items():
-        if first.endswith(suffix):
-            return name
-    if explicit in _LATER:
-        raise Unsupported(f"{explicit} input and output is not supported yet")
-    return explicit
-
-
 def get_dataset_class(dataset_type: str) -> type[BaseDataset]:
     """Returns the dataset class of a ``dataset_type``.
 
@@ -147,54 +133,6 @@ def get_dataset_class(dataset_type: str) -> type[BaseDataset]:
             hint="use CsvDataset or ParquetDataset",
         )
     return _DATASETS.get(dataset_type)
-
-
-def create_reader(
-    input_path: str,
-    columns: Sequence[str] | None = None,
-    *,
-    reader_type: str | None = None,
-    **options: Any,
-) -> BaseReader:
-    """Opens files for reading.
-
-    Args:
-        input_path: comma list of files, globs and directories.
-        columns: columns to read, None = all.
-        reader_type: ``CsvReader`` or ``ParquetReader``, where the path does not tell.
-        options: further arguments of the reader class, such as ``csv_format``.
-
-    Raises:
-        DataError: files or columns are missing, or of a type that cannot be read.
-        ConfigError: unknown reader, or neither path nor type tell the format.
-    """
-    found = _format_of(input_path, (reader_type or "").removesuffix("Reader"))
-    if not found:
-        raise ConfigError(
-            f"the format of {input_path!r} is not clear from its name",
-            hint="name files *.csv or *.parquet, or say --dataset_type",
-        )
-    reader: BaseReader = _READERS.get(f"{found}Reader")(input_path, columns, **options)
-    return reader
-
-
-def create_writer(output_path: str, writer_type: str | None = None, *, rank: int = 0) -> BaseWriter:
-    """Opens ``part-{rank}.csv`` or ``.parquet`` in a directory for writing.
-
-    Args:
-        output_path: directory.
-        writer_type: ``CsvWriter`` or ``ParquetWriter`` (default).
-        rank: number of this process.
-
-    Raises:
-        ConfigError: unknown writer.
-        Unsupported: a writer that comes with a later version.
-    """
-    name = writer_type or "ParquetWriter"
-    if name.removesuffix("Writer") in _LATER:
-        raise Unsupported(f"{name} is not supported yet", hint="use CsvWriter or ParquetWriter")
-    writer: BaseWriter = _WRITERS.get(name)(output_path, rank=rank)
-    return writer
 
 
 def create_dataloader(
@@ -260,7 +198,7 @@ def create_dataloader(
 
 def _dataset_class(data_config: DataConfig, input_path: str) -> type[BaseDataset]:
     configured = DatasetType.Name(data_config.dataset_type)
-    found = _format_of(input_path, configured.replace("Dataset", ""))
+    found = format_of(input_path, configured.replace("Dataset", ""))
     return get_dataset_class(f"{found}Dataset")
 
 

@@ -1,4 +1,7 @@
-"""`Bucketizer`: the one owner of a table's rows and of the out-of-vocabulary and default ids."""
+"""`Bucketizer`: the one owner of a table's rows and of the out-of-vocabulary and default ids.
+
+`tzrec.fg.bucketize.Bucketize` makes the ids, of the entry that `tzrec.fg.config_source` writes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ from tzrec.config.feature_facts import GROWING, RESERVED_WORDS
 from tzrec.config.vocab import read_vocab_file, vocab_path
 from tzrec.errors import ConfigError, Unsupported
 from tzrec.fg.config_source import OOV_ID, OOV_WORD
-from tzrec.fg.hashing import farm_fingerprint64, murmur_hash64a
 from tzrec.fg.spec import BUCKETIZERS
 
 # Which field sizes the table, and which turns values into ids: the first that is set
@@ -53,23 +55,6 @@ class Bucketizer:
     default_id: int | None = None
     _config: Any = field(default=None, repr=False, compare=False)
     farm_hash: bool = False
-
-    def id_of(self, text: str) -> int:
-        """Returns the id of one value, given as text (reference 04 §4.2, rules 1 and 4 to 8).
-
-        Raises:
-            ConfigError: the value is no number and the kind needs one.
-        """
-        if self.kind == "hash_bucket_size":
-            hashed = farm_fingerprint64 if self.farm_hash else murmur_hash64a
-            return hashed(text.encode()) % self.rows
-        if self.kind == "boundaries":
-            value, edges = np.float32(_number(text, float)), _edges(self._config)
-            return int(np.searchsorted(edges, value, side="right"))
-        if self.kind == "num_buckets":
-            number = _number(text, int)
-            return number if 0 <= number < self.rows else 0
-        return self.vocabulary.get(text, self.oov_id or 0)
 
     @functools.cached_property
     def vocabulary(self) -> Mapping[str, int]:
@@ -219,11 +204,3 @@ def _file_words(config: Any) -> dict[str, int]:
 
 def _edges(config: Any) -> Any:
     return np.array(config.boundaries, dtype=np.float32)
-
-
-def _number(text: str, kind: Any) -> Any:
-    try:
-        return kind(text)
-    except ValueError as error:
-        what = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{text!r} is not {what}") from error

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from tzrec.errors import ConfigError
 from tzrec.features.mask import masks_of
 from tzrec.fg.config_json import Source, entries_of
+from tzrec.fg.graph import sources
 from tzrec.fg.handler import FgHandler
 from tzrec.fg.parsed import Parsed
+from tzrec.fg.spec import parse_fg_json
 
 if TYPE_CHECKING:
     from tzrec.features.base import BaseFeature
@@ -76,7 +79,6 @@ def create_handler(
 def columns(feature: BaseFeature) -> list[str]:
     """Returns the columns that a feature reads itself, not those of features that it reads."""
     from tzrec.fg.operators.base import create_operator
-    from tzrec.fg.spec import parse_fg_json
 
     own = parse_fg_json(fg_json([feature]))
     read = [i for spec in own for i in create_operator(spec).inputs]
@@ -84,7 +86,10 @@ def columns(feature: BaseFeature) -> list[str]:
 
 
 class GeneratedFeatures:
-    """The features that are generated together: all in FG_DAG and FG_BUCKETIZE, else none.
+    """The features that are generated here: all of them, none in FG_NONE.
+
+    They share one handler, so that a column is read once whatever number of features read it. In
+    FG_NORMAL this gives what a handler for each would, since no feature reads another one.
 
     Args:
         features: stubs among them.
@@ -96,9 +101,10 @@ class GeneratedFeatures:
         self, features: Sequence[BaseFeature], *, threads: int = 1, counts: bool = False
     ) -> None:
         modes = {feature.fg_mode.name for feature in features}
-        self._together = modes in ({"FG_DAG"}, {"FG_BUCKETIZE"})
+        self._alone = modes == {"FG_NORMAL"}
         self._bucketize_only = modes == {"FG_BUCKETIZE"}
-        self._features = list(features) if self._together else []
+        together = self._alone or self._bucketize_only or modes == {"FG_DAG"}
+        self._features = list(features) if together else []
         self._names = {feature.name for feature in self._features}
         self._threads = threads
         self._counts = counts
@@ -117,13 +123,19 @@ class GeneratedFeatures:
 
     @cached_property
     def handler(self) -> FgHandler:
-        """Feature generation of the features."""
+        """Feature generation of the features.
+
+        Raises:
+            ConfigError: features read each other in a circle, or one reads another in FG_NORMAL.
+        """
         handler = create_handler(
             self._features,
             threads=self._threads,
             bucketize_only=self._bucketize_only,
             farm_hash=any(feature.farm_hash for feature in self._features),
         )
+        if self._alone:
+            _check_alone(handler, self._features)
         for operator in handler.operators:
             operator.tail.counts = self._counts
         return handler
@@ -153,3 +165,21 @@ class GeneratedFeatures:
     def failing_columns(self, input_data: dict[str, pa.Array]) -> list[str]:
         """Returns the columns of the first feature that cannot be generated."""
         return self.handler.failing_columns(input_data) if self._features else []
+
+
+def _check_alone(handler: FgHandler, features: Sequence[BaseFeature]) -> None:
+    """Raises a ConfigError if a feature reads what is not of its own entries."""
+    owners = {
+        spec.name: feature.name
+        for feature in features
+        for spec in parse_fg_json(fg_json([feature]))
+    }
+    for operator in handler.operators:
+        name = owners[operator.spec.name]
+        other = next((source for source in sources(operator) if owners[source] != name), None)
+        if other is not None:
+            raise ConfigError(
+                f"{name} reads the feature {other!r}, but in FG_NORMAL every feature is generated "
+                "alone",
+                hint="set data_config.fg_mode: FG_DAG",
+            )

@@ -78,6 +78,7 @@ class FgHandler:
                 operator = create_operator(spec, farm=farm_hash)
                 self.operators.append(GeneratedOperator(operator) if bucketize_only else operator)
         self._stages = stages(self.operators)
+        self._sources = {name for operator in self.operators for name in sources(operator)}
 
     @classmethod
     def load(cls, path: str, threads: int = 1, **options: Any) -> FgHandler:
@@ -136,7 +137,7 @@ class FgHandler:
         Args:
             columns: column → array of B rows, or of one row that stands for all.
             masks: feature → (B,) rows in which its first input that is no map counts as missing;
-                the first one, where all are maps.
+                the first one, where all are maps. Features that read it see it without the mask.
 
         Returns:
             Feature → values, in the order of ``fg.json``, without stubs.
@@ -162,21 +163,25 @@ class FgHandler:
             masks: as in `process_arrow`.
             compute: makes the feature of its inputs, which have the same cells.
         """
-        batch = _Batch(columns, masks or {})
-        results = batch.results
+        batch, masks = _Batch(columns), masks or {}
+        hidden: dict[str, Ragged] = {}
+
+        def work(operator: Operator) -> None:
+            name = operator.spec.name
+            if name not in masks or name in self._sources:
+                batch.results[name] = self._run(operator, batch, compute)
+            if name in masks:
+                hidden[name] = self._run(operator, batch, compute, masks[name])
+
         if self.threads == 1:
             for stage in self._stages:
                 for operator in stage:
-                    results[operator.spec.name] = self._run(operator, batch, compute)
-            return results
-
-        def work(operator: Operator) -> None:
-            results[operator.spec.name] = self._run(operator, batch, compute)
-
-        with ThreadPoolExecutor(self.threads) as pool:
-            for stage in self._stages:
-                list(pool.map(work, stage))
-        return results
+                    work(operator)
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                for stage in self._stages:
+                    list(pool.map(work, stage))
+        return {**batch.results, **hidden}
 
     def failing_columns(self, columns: Columns) -> list[str]:
         """Returns the columns of the first feature that cannot be generated, [] for none."""
@@ -187,7 +192,7 @@ class FgHandler:
 
     def failures(self, columns: Columns) -> Iterator[tuple[str, Exception]]:
         """Yields features that cannot be generated, and why; not those that only read these."""
-        batch = _Batch(columns, {})
+        batch = _Batch(columns)
         for stage in self._stages:
             for operator in stage:
                 if not {*sources(operator)} <= {*batch.results}:
@@ -197,13 +202,18 @@ class FgHandler:
                 except ValueError as error:
                     yield operator.spec.name, error
 
-    def _run(self, operator: Operator, batch: _Batch, compute: Compute) -> Ragged:
+    def _run(
+        self,
+        operator: Operator,
+        batch: _Batch,
+        compute: Compute,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> Ragged:
         spec = operator.spec
         try:
             inputs = [batch.input(*pair) for pair in operator.reads]
             if spec.sequence_length:
                 inputs = [cut_steps(column, spec.sequence_length) for column in inputs]
-            mask = batch.masks.get(spec.name)
             if mask is not None:
                 inputs = _hide(operator, inputs, mask)
             inputs = align(inputs, operator.sources)
@@ -211,17 +221,16 @@ class FgHandler:
                 inputs = as_steps(inputs)  # no input has steps
             return compute(operator, inputs)
         except TzrecError as error:  # `at` would cost more than some features
-            sources = ", ".join(i.source for i in operator.inputs if i.side != "const")
-            error.location.insert(0, f"feature {spec.name} of {sources}")
+            read_from = ", ".join(i.source for i in operator.inputs if i.side != "const")
+            error.location.insert(0, f"feature {spec.name} of {read_from}")
             raise
 
 
 class _Batch:
     """The columns of one batch, and what was made of them so far."""
 
-    def __init__(self, columns: Columns, masks: Masks) -> None:
+    def __init__(self, columns: Columns) -> None:
         self.columns = columns
-        self.masks = masks
         self.results: dict[str, Ragged] = {}
         self._read: dict[tuple[str, Reading], Ragged] = {}
 

@@ -91,7 +91,8 @@ class RocketLaunching(RankModel):
             weight = batch.sample_weights[self._sample_weight_name]
         name = "logits" if "logits_light" in predictions else "y"
         error = predictions[f"{name}_light"] - predictions[f"{name}_booster"].detach()
-        losses["hint_l2_loss"] = weighted_mean(error.square().flatten(1).mean(dim=1), weight)
+        per_row = error.square().reshape(error.size(0), -1).mean(dim=1)
+        losses["hint_l2_loss"] = weighted_mean(per_row, weight)
         if self.is_train:
             for i, j in self._pairs:
                 light, booster = predictions[f"light_{i}"], predictions[f"booster_{j}"].detach()

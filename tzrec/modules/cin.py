@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tzrec.errors import ConfigError
+from tzrec.ops.outer_linear import outer_linear
+
+# One node of a traced graph: TorchScript compiles its loop.
+torch.fx.wrap("outer_linear")
 
 
 class CIN(nn.Module):
@@ -55,12 +59,12 @@ class CIN(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns (B, H_1 + H_2 + ...) of ``features`` (B, F, D)."""
-        # D stands before the features: the products of a column are one row of a matrix product.
-        columns = features.transpose(1, 2).contiguous()
+        num_rows, num_columns = features.size(0), features.size(2)
+        # One row per column of the vectors: the feature maps are where a matrix product has them.
+        columns = features.transpose(1, 2).flatten(0, 1)
         maps = columns
         sums = []
         for layer in self.layers:
-            products = (maps.unsqueeze(3) * columns.unsqueeze(2)).flatten(2)
-            maps = layer(products)
-            sums.append(maps.sum(dim=1))
+            maps = outer_linear(maps, columns, layer.weight, layer.bias)
+            sums.append(maps.view(num_rows, num_columns, layer.out_features).sum(dim=1))
         return torch.cat(sums, dim=1)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tzrec.errors import ConfigError
+
 
 class Cross(nn.Module):
     """Cross network with a vector per layer (Wang et al., ADKDD 2017, arXiv 1708.05123).
@@ -27,6 +29,9 @@ class Cross(nn.Module):
         cross_num: number of layers L.
         device: where the parameters live.
 
+    Raises:
+        ConfigError: there is no layer.
+
     Attributes:
         weight: (L, D), the w; each starts Xavier-uniform.
         bias: (L, D), the b; start at 0.
@@ -36,6 +41,7 @@ class Cross(nn.Module):
         self, input_dim: int, cross_num: int = 3, *, device: torch.device | str | None = None
     ) -> None:
         super().__init__()
+        _check_layers(cross_num)
         self._output_dim = input_dim
         self._cross_num = cross_num
         self.weight = nn.Parameter(torch.empty(cross_num, input_dim, device=device))
@@ -72,17 +78,21 @@ class CrossV2(nn.Module):
         low_rank: R; 0 for one whole matrix (D, D) per layer instead of V U, the paper's
             DCN-V2 without its low-rank form.
         device: where the parameters live.
+
+    Raises:
+        ConfigError: there is no layer.
     """
 
     def __init__(
         self,
         input_dim: int,
         cross_num: int = 3,
-        low_rank: int = 32,
         *,
+        low_rank: int = 32,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
+        _check_layers(cross_num)
         self._output_dim = input_dim
         self.layers: Any = nn.ModuleList()
         for _ in range(cross_num):
@@ -103,3 +113,8 @@ class CrossV2(nn.Module):
         for layer in self.layers:
             crossed = torch.addcmul(crossed, x, layer(crossed).to(x.dtype))
         return crossed
+
+
+def _check_layers(cross_num: int) -> None:
+    if cross_num < 1:
+        raise ConfigError(f"cross_num is {cross_num}, it must be at least 1")

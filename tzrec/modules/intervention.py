@@ -36,8 +36,10 @@ class OrthonormalBasis(BaseModule):
 
     def forward(self) -> Tensor:
         """Returns R (D, r)."""
-        # A constant of what is exported, not a decomposition per request.
-        weight = self.weight.detach() if self.is_inference else self.weight
+        weight = self.weight
+        if self.is_inference:
+            # Not by its name, which would be traced: what is served holds R as a constant.
+            weight = next(self.parameters()).detach()
         decomposed = torch.linalg.qr(weight)
         return decomposed[0] * torch.sign(decomposed[1].diagonal())
 

@@ -166,8 +166,8 @@ def open_reader(
         ConfigError: the config does not describe the files.
     """
     from tzrec.datasets.bad_rows import BadRows
-    from tzrec.datasets.csv_dataset import CsvFormat
-    from tzrec.datasets.dataset import create_reader
+    from tzrec.datasets.csv_files import CsvFormat
+    from tzrec.datasets.formats import create_reader
     from tzrec.protos.data_pb2 import DatasetType
 
     data = config.data_config

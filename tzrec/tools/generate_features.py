@@ -163,7 +163,7 @@ class GenerateJob:
 
     def start(self, number: int) -> Work[int]:
         """Returns the work on one file."""
-        from tzrec.datasets.dataset import create_writer
+        from tzrec.datasets.formats import create_writer
 
         return _GenerateWork(self, create_writer(self.directory, rank=number))
 

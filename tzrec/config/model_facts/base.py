@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tzrec.config.problem import Problem
@@ -67,3 +67,13 @@ def missing_group(name: str, kinds: tuple[str, ...], spare: Iterable[str]) -> tu
     what = f"the model needs a feature group named {name!r}{did_you_mean(name, spare)}"
     hint = f'feature_groups {{ group_name: "{name}" group_type: {kinds[0]} feature_names: ... }}'
     return what, hint
+
+
+def name_of_parameters(where: str, name: str) -> Iterator[Problem]:
+    """Yields a problem if ``name`` cannot be a part of parameter names."""
+    if not name or "." in name:
+        yield Problem(
+            where,
+            f"is {name!r}: it becomes part of parameter names, so it must not be empty nor hold "
+            "'.'",
+        )

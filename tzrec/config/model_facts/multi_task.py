@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tzrec.config.model_facts.base import DEEP, ModelFacts
+from tzrec.config.model_facts.base import DEEP, ModelFacts, name_of_parameters
 from tzrec.config.problem import Problem, warning
 from tzrec.config.specs import LOSSES
 
@@ -40,6 +40,8 @@ def _ple(context: Context) -> Iterator[Problem]:
         if network.network_name in seen:
             yield Problem(f"{here}.network_name", f"{network.network_name!r} is given twice")
         seen.add(network.network_name)
+        if network.HasField("network_name"):
+            yield from name_of_parameters(f"{here}.network_name", network.network_name)
         yield from _shared_experts(here, network)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from tzrec.config.model_facts import MODELS
 from tzrec.config.problem import Problem, warning
 from tzrec.config.validate.frame import Context, quoted
 from tzrec.errors import did_you_mean
@@ -79,12 +80,19 @@ def labels(context: Context) -> Iterator[Problem]:
                 name == "label_fields"
                 and context.feature_columns
                 and (field in context.features_by_name)
+                and field not in _known_labels(context)
             ):
                 yield warning(
                     where,
                     f"label {field!r} is also a feature: the model sees what it is to predict",
                     "remove the feature, unless the two mean different things",
                 )
+
+
+def _known_labels(context: Context) -> set[str]:
+    """Returns label columns that say something about a row and are not predicted."""
+    facts = MODELS.get(context.model_type)
+    return {getattr(context.model, field) for field in facts.label_columns} if facts else set()
 
 
 def csv(context: Context) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tzrec.config.messages import AnyField, is_required, shortest_float
 from tzrec.config.model_facts import MODELS
+from tzrec.config.model_facts.base import name_of_parameters
 from tzrec.config.problem import Problem, warning
 from tzrec.config.tasks import Task
 from tzrec.config.validate.frame import Context
@@ -43,12 +44,8 @@ def names(context: Context) -> Iterator[Problem]:
         if name in seen and name:
             yield Problem(where, f"two towers are called {name!r}", "rename one of them")
         seen.add(name)
-        if task.message.HasField("tower_name") and (not name or "." in name):
-            yield Problem(
-                where,
-                f"is {name!r}: it becomes part of parameter names, so it must not be empty nor "
-                "hold '.'",
-            )
+        if task.message.HasField("tower_name"):
+            yield from name_of_parameters(where, name)
 
 
 def learning(context: Context) -> Iterator[Problem]:

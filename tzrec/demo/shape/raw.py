@@ -311,7 +311,9 @@ def _combined(readers: _Readers, operator: Operator) -> None:
     if known:
         domain = Words(tuple(map(str, known)))
     elif operator.spec.bucketizer == "num_buckets":
-        domain = Ids(max(int(operator.spec.options["num_buckets"]) // 2, 1), strict=True)
+        size = int(operator.spec.options["num_buckets"])
+        sums = (operator.spec.options.get("combiner") or "sum") == "sum"
+        domain = Ids(max(size // 2, 1) if sums else size, strict=True)
     elif operator.spec.bucketizer == "boundaries":
         domain = domain_of(operator.spec, numeric=True)
     else:

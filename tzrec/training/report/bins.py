@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Within a bin odds differ by 0.4 %.
-NUM_BINS = 8192
+# Within a bin odds differ by 0.2 %.
+NUM_BINS = 16384
 LOGIT_LIMIT = 16.0
 # What is summed in a bin: rows of either label, scores, labels.
 FIELDS = ("negative", "positive", "scores", "labels")

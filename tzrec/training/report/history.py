@@ -33,8 +33,8 @@ class History:
         train: points with ``step``, ``steps`` (whose mean they are), ``losses``, ``metrics``,
             ``lr``.
         evaluations: points with ``step``, ``metrics``, ``half_widths``.
-        time: point with ``step``, and up to there the ``rows`` that were trained on and the
-            ``seconds`` by part of the run.
+        times: points with ``step``, and up to there the ``rows`` that were trained on and the
+            ``seconds`` by part of the run; one a save.
         stride: how many times coarser than wanted points are.
     """
 
@@ -42,7 +42,7 @@ class History:
         self._path = path
         self.train: list[Record] = []
         self.evaluations: list[Record] = []
-        self.time: Record = {"step": 0, "rows": 0, "seconds": {}}
+        self.times: list[Record] = []
         self.stride = 1
         self._pending: list[str] = []
         self._whole = True  # the file must be written anew
@@ -121,10 +121,10 @@ class History:
                 self.evaluations.remove(known)
             self.evaluations.append(record)
         elif kind == TIME:
-            self.time = record
+            self.times.append(record)
 
     def _write_whole(self) -> None:
-        records = [*self.train, *self.evaluations, *([self.time] if self.time["seconds"] else [])]
+        records = [*self.train, *self.evaluations, *self.times]
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in records))
 
 

@@ -57,8 +57,9 @@ class HistoryHook(Hook):
             if step <= last_step and self.history.evaluation_at(step) is None:
                 metrics = {name: row[name] for name in row if name != "global_step"}
                 self.history.add_evaluation(step, metrics, {})
-        self._rows_before = self.history.time["rows"]
-        self._seconds_before = self.history.time["seconds"]
+        if self.history.times:
+            self._rows_before = self.history.times[-1]["rows"]
+            self._seconds_before = self.history.times[-1]["seconds"]
 
     def after_step(self, trainer: Trainer, result: StepResult) -> None:
         """Adds the losses up, and makes a point when it is time."""

@@ -136,8 +136,9 @@ def _prediction(
         of_domains.append(predictions[f"{key}_{len(of_domains)}"])
     if not of_domains:
         return None
-    domain = batch.labels[task.domain].long().view(-1, 1)
-    return torch.stack(of_domains, 1).gather(1, domain).squeeze(1)
+    domain = batch.labels[task.domain].long()
+    rows = torch.arange(domain.size(0), device=domain.device)
+    return torch.stack(of_domains, 1)[rows, domain]
 
 
 def _bins_of(scores: Tensor) -> Tensor:
