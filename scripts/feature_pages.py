@@ -1,7 +1,8 @@
 """Runs the examples in docs/features and shows what they give.
 
-An example is a fenced block ``fg``: feature configs, ``---``, and columns as YAML-like lines
-``column: JSON list of rows``. The block ``text`` behind it is its output.
+An example is a fenced block ``fg``: feature configs or the list of entries of an ``fg.json``,
+``---``, and columns as YAML-like lines ``column: JSON list of rows``. The block ``text`` behind it
+is its output.
 
 Usage: python scripts/feature_pages.py          (writes the outputs into the pages)
        python scripts/feature_pages.py --check  (fails where a page is out of date)
@@ -20,6 +21,7 @@ from google.protobuf import text_format
 
 from tzrec.features.feature import FgMode, create_features
 from tzrec.features.generation import create_handler
+from tzrec.fg import FgHandler
 from tzrec.fg.parsed import Parsed
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
@@ -35,6 +37,10 @@ def render(page: str) -> str:
 def run(example: str) -> str:
     """Returns the output of an example: a line per feature, a list per row."""
     text, _, data = example.partition("---\n")
+    if text.startswith("["):
+        handler = FgHandler({"features": json.loads(text)})
+        generated = handler.process_arrow(_columns(data))
+        return "".join(f"{name}: {_show(parsed)}\n" for name, parsed in generated.items())
     configs = text_format.Parse(_as_config(text), EasyRecConfig()).feature_configs
     features = create_features(list(configs), FgMode.FG_DAG)
     found = create_handler(features).process_arrow(_columns(data))

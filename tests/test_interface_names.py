@@ -1,7 +1,7 @@
 """The import paths and method names that code written for the interface uses.
 
 Sources: the interface's descriptions of models, modules, wrappers and the factory. What a later
-version brings (match and multi-task models, samplers) is not in the list.
+version brings (match models, samplers) is not in the list.
 """
 
 import importlib
@@ -32,6 +32,16 @@ CLASSES = {
     "tzrec.models.deepfm.DeepFM": "predict",
     "tzrec.models.multi_tower.MultiTower": "predict",
     "tzrec.models.multi_tower_din.MultiTowerDIN": "predict",
+    "tzrec.models.mask_net.MaskNet": "predict",
+    "tzrec.models.rocket_launching.RocketLaunching": "predict loss",
+    "tzrec.models.multi_task_rank.MultiTaskRank": (
+        f"{CONTRACT} _multi_task_output_to_prediction update_train_metric"
+    ),
+    "tzrec.models.mmoe.MMoE": "predict",
+    "tzrec.models.ple.PLE": "predict",
+    "tzrec.models.dbmtl.DBMTL": "predict",
+    "tzrec.models.dc2vr.DC2VR": "predict",
+    "tzrec.models.pepnet.PEPNet": "predict",
     "tzrec.modules.embedding.EmbeddingGroup": (
         "forward group_names has_group group_type group_dims group_total_dim group_feature_dims"
     ),
@@ -42,6 +52,9 @@ CLASSES = {
     "tzrec.modules.mlp.MLP": "forward output_dim",
     "tzrec.modules.mlp.Perceptron": "forward",
     "tzrec.modules.task_tower.TaskTower": "forward",
+    "tzrec.modules.mmoe.MMoE": "forward output_dim",
+    "tzrec.modules.extraction_net.ExtractionNet": "forward output_dim",
+    "tzrec.modules.masknet.MaskNetModule": "forward output_dim",
     "tzrec.modules.variational_dropout.VariationalDropout": "forward",
     "tzrec.modules.sequence.DINEncoder": "forward input output_dim",
     "tzrec.features.feature.BaseFeature": "parse emb_bag_config emb_config",
@@ -79,6 +92,7 @@ ARGUMENTS = {
         "return_hidden_layer_feature"
     ),
     "tzrec.modules.task_tower.TaskTower": "tower_feature_in num_class mlp",
+    "tzrec.modules.mmoe.MMoE": "in_features expert_mlp num_expert num_task gate_mlp",
     "tzrec.modules.variational_dropout.VariationalDropout": (
         "features_dimension name regularization_lambda"
     ),
@@ -111,6 +125,10 @@ def test_family_tree():
     assert issubclass(rank, base)
     for name in ("wide_and_deep.WideAndDeep", "deepfm.DeepFM", "multi_tower.MultiTower"):
         assert issubclass(_load(f"tzrec.models.{name}"), rank)
+    tasks = _load("tzrec.models.multi_task_rank.MultiTaskRank")
+    assert issubclass(tasks, rank)
+    for name in ("mmoe.MMoE", "ple.PLE", "dbmtl.DBMTL", "pepnet.PEPNet"):
+        assert issubclass(_load(f"tzrec.models.{name}"), tasks)
 
 
 def test_from_the_message_to_the_class():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tzrec.config import prepare
-from tzrec.constant import EVAL_RESULT_FILENAME, Mode
+from tzrec.constant import EVAL_RESULT_FILENAME
 from tzrec.deploy.commands import (
     PredictRequest,
     golden_rows,
@@ -31,15 +31,11 @@ from tzrec.models.factory import create_model as _create_model
 from tzrec.options import from_environment
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.training import build
-from tzrec.training.averages import restore_weights, uses_averages
 from tzrec.training.build import build_features as _create_features
 from tzrec.training.checkpoint.find import resolve
 from tzrec.training.distributed.process_group import process_group
-from tzrec.training.evaluator import format_metrics, record_result, run_evaluation
-from tzrec.training.hooks.tensorboard import log_evaluation
-from tzrec.training.job import TrainingJob, closing
-from tzrec.training.location import location
-from tzrec.training.report.run_report import EvalReport
+from tzrec.training.evaluation_job import EvaluationJob
+from tzrec.training.job import TrainingJob
 
 __all__ = [
     "_create_features",
@@ -133,39 +129,8 @@ def evaluate(
         raise ConfigError("eval_input_path is empty: there is nothing to evaluate")
     options = from_environment()
     with process_group(options) as device:
-        build.set_tf32(config.train_config)
-        checkpoint, step = resolve(
-            config.model_dir, checkpoint_path or "latest", config.export_config
-        )
-        features = _create_features(config.data_config, config.feature_configs)
-        model = build.build_train_wrapper(config, features, device).to(device)
-        averages = uses_averages(config.eval_config, config.train_config)
-        restored = restore_weights(model, checkpoint, averages=averages)
-        logger.info("weights of %s: %s", checkpoint, restored)
-        loader = build.build_loader(
-            config, features, config.eval_input_path, mode=Mode.EVAL, options=options
-        )
-        eval_report = EvalReport(config, features) if report else None
-        with closing(loader):
-            metrics = run_evaluation(
-                model,
-                loader,
-                device=device,
-                eval_config=config.eval_config,
-                scores=eval_report.scores if eval_report else None,
-            )
-    result_path = location(config.model_dir) / eval_result_filename
-    named = checkpoint_path not in (None, "latest", "best")
-    record_result(result_path, None if named else step, metrics)
-    if config.train_config.use_tensorboard and options.rank == 0:
-        log_evaluation(config.model_dir, metrics, 0 if named else step)
-    if eval_report is not None and options.rank == 0:
-        half_widths = model.model.metric_half_widths()
-        written = eval_report.write(
-            result_path, checkpoint, step=step, metrics=metrics, half_widths=half_widths
-        )
-        logger.info("report: %s", written or "none")
-    logger.info("Eval Result %s: %s", checkpoint.name, format_metrics(metrics))
+        job = EvaluationJob(config, options, device, report=report)
+        metrics = job.evaluate(checkpoint_path, result_filename=eval_result_filename)
     logger.info("Evaluate Finished.")
     return metrics
 

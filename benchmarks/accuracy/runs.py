@@ -143,8 +143,8 @@ def run(
         command: runs a `tzrec` command.
 
     Returns:
-        ``valid`` and, unless it is a trial, ``test``: metric → value; ``evaluations``, ``cpu``
-        and ``settings``.
+        ``valid`` and, unless it is a trial, ``test``: metric → value; ``evaluations``,
+        ``seconds``, ``edits`` and ``settings``.
     """
     settings = settings_of(dataset, name, place.data, edits)
     directory = place.runs / dataset.folder / name / f"seed{seed}"
@@ -175,7 +175,9 @@ def run(
     if not edits:
         line = _test(place, model_dir, log, command)
         result["test"] = model.metrics_of(line, dataset)
-    (directory / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    unfinished = directory / "result.part"
+    unfinished.write_text(json.dumps(result, indent=1) + "\n")
+    unfinished.rename(directory / "result.json")
     shutil.rmtree(model_dir)
     return result
 

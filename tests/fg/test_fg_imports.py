@@ -1,7 +1,16 @@
 """Feature generation knows nothing of torch, and importing it acts on nothing."""
 
+import pickle
 import subprocess
 import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow.csv import write_csv
+
+from tzrec.tools.fg_setup import FgSetup
+from tzrec.tools.generate_features import GenerateJob
 
 
 def test_no_torch():
@@ -13,3 +22,32 @@ def test_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+WORKER = """
+import pickle, sys
+import tzrec.cli  # the main module of the command, which each process imports
+job, path = pickle.loads(bytes.fromhex(sys.argv[1]))
+from tzrec.datasets.formats import create_reader
+from tzrec.datasets.split import RowOrder
+reader = create_reader(path, ["c"])
+work = job.start(0)
+for batch in reader.read(RowOrder.of_blocks(reader.blocks())):
+    work.keep(work.compute(batch))
+print(work.finish(), [m for m in ("torch", "torchrec") if m in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_processes_that_generate_offline_need_no_torch(tmp_path, suffix):
+    path = tmp_path / f"in.{suffix}"
+    table = pa.table({"c": ["a", "b"]})
+    write_csv(table, path) if suffix == "csv" else pq.write_table(table, path)
+    entry = {"feature_type": "id_feature", "feature_name": "f", "expression": "user:c"}
+    setup = FgSetup({"features": [{**entry, "hash_bucket_size": 9}]})
+    schema = pa.schema({"f": pa.list_(pa.int64())})
+    job = GenerateJob(setup, str(tmp_path / "out"), (), schema=schema)
+    sent = pickle.dumps((job, str(path))).hex()
+    command = [sys.executable, "-c", WORKER, sent]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2 []"

@@ -25,7 +25,7 @@ def series(history):
 
 
 def test_what_is_written_is_read(tmp_path):
-    path = tmp_path / "run" / HISTORY_FILENAME
+    path = tmp_path / HISTORY_FILENAME
     history = History(path)
     point(history, 0, 0.7)
     history.flush()

@@ -36,10 +36,8 @@ class OrthonormalBasis(BaseModule):
 
     def forward(self) -> Tensor:
         """Returns R (D, r)."""
-        weight = self.weight
-        if self.is_inference:
-            # Not by its name, which would be traced: what is served holds R as a constant.
-            weight = next(self.parameters()).detach()
+        # Not by its name, which would be traced: what is served holds R as a constant.
+        weight = next(self.parameters()).detach() if self.is_inference else self.weight
         decomposed = torch.linalg.qr(weight)
         return decomposed[0] * torch.sign(decomposed[1].diagonal())
 

@@ -131,8 +131,12 @@ def _transact(context: Context) -> Iterator[Problem]:
     read = set()
     for index, tower in enumerate(model.transact_towers):
         here = f"{path}.transact_towers[{index}]"
-        if tower.input in read:
-            yield Problem(f"{here}.input", f"two towers read the feature group {tower.input!r}")
+        if tower.input and tower.input in read:
+            yield Problem(
+                f"{here}.input",
+                f"two transact_towers read the feature group {tower.input!r}",
+                "list its features in a second group",
+            )
         read.add(tower.input)
         yield from _transact_tower(context, tower, here)
     for name, group in context.groups.items():

@@ -151,7 +151,6 @@ def write_text(path: Location, text: str) -> None:
         with storage.open_file(path, "w", encoding="utf-8") as stream:
             stream.write(text)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -132,7 +132,6 @@ class EvalReport:
         self,
         result_path: Location,
         checkpoint: Location,
-        *,
         step: int,
         metrics: Mapping[str, float],
         half_widths: Mapping[str, float],
@@ -152,7 +151,10 @@ class EvalReport:
         path = result_path.parent / f"{result_path.name.removesuffix('.txt')}.html"
         history = History(path)
         history.add_evaluation(step, metrics, half_widths)
-        return _write(path, lambda: self._page(history, checkpoint))
+        written = _write(path, lambda: self._page(history, checkpoint))
+        if written:
+            logger.info("report: %s", written)
+        return written
 
     def _page(self, history: History, checkpoint: Location) -> Page:
         config = self._config
