@@ -32,6 +32,11 @@ CLASSES = {
     "tzrec.models.deepfm.DeepFM": "predict",
     "tzrec.models.multi_tower.MultiTower": "predict",
     "tzrec.models.multi_tower_din.MultiTowerDIN": "predict",
+    "tzrec.models.dlrm.DLRM": "predict",
+    "tzrec.models.dcn_v1.DCNV1": "predict",
+    "tzrec.models.dcn_v2.DCNV2": "predict",
+    "tzrec.models.xdeepfm.xDeepFM": "predict",
+    "tzrec.models.wukong.WuKong": "predict",
     "tzrec.models.mask_net.MaskNet": "predict",
     "tzrec.models.rocket_launching.RocketLaunching": "predict loss",
     "tzrec.models.multi_task_rank.MultiTaskRank": (

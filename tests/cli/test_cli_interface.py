@@ -135,7 +135,7 @@ def test_train(config, calls):
     assert main(["train", config, "--continue", "--set", "data_config.batch_size=9"]) == 0
     assert calls == [
         ("train_and_evaluate", (config,), TRAIN),
-        ("train_and_evaluate", (config,), TRAIN),
+        ("train_and_evaluate", (config,), {**TRAIN, "report": True}),
         (
             "train_and_evaluate",
             (config,),
@@ -143,6 +143,7 @@ def test_train(config, calls):
                 "continue_train": True,
                 "ignore_restore_optimizer": False,
                 "edits": ("data_config.batch_size=9",),
+                "report": True,
             },
         ),
     ]
@@ -157,7 +158,10 @@ def test_eval(config, calls):
         "eval_input_path": "e.parquet",
         "eval_result_filename": "eval_result.txt",
     }
-    assert calls == [("evaluate", (config,), expected)] * 2
+    assert calls == [
+        ("evaluate", (config,), expected),
+        ("evaluate", (config,), {**expected, "report": True}),
+    ]
 
 
 def test_export(config, calls):

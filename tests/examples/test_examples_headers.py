@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 from example_configs import CONFIGS, DEMO, commands, stem
-from feed_data import FEED, write_tokenizer
+from feed_data import write_tokenizer
 
 from tzrec import train_eval
 from tzrec.cli import COMMANDS, main

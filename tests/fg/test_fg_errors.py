@@ -58,6 +58,7 @@ OPTIONS = [
     ({**STEPS, "sequence_length": -1}, "sequence_length is -1, must be a whole number"),
     ({**STEPS, "sequence_fields": ["cc"]}, "sequence_fields names 'cc', which is no input"),
     ({**RAW, "boundaries": [2, 1]}, r"boundaries\[1\] is 1, but the boundary before it is 2"),
+    ({**RAW, "boundaries": [1, 1]}, r"boundaries\[1\] is 1, but the boundary before it is 1"),
     ({**RAW, "boundaries": [1, "x"]}, r"boundaries\[1\] is 'x', must be a number"),
     ({**RAW, "boundaries": [float("nan")]}, r"boundaries\[0\] is nan"),
     ({**RAW, "default_value": "x"}, "default_value 'x' .*is not a number"),

@@ -6,7 +6,6 @@ import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from pyarrow.csv import write_csv
 
 from tzrec.tools.fg_setup import FgSetup
@@ -27,27 +26,28 @@ def test_no_torch():
 WORKER = """
 import pickle, sys
 import tzrec.cli  # the main module of the command, which each process imports
-job, path = pickle.loads(bytes.fromhex(sys.argv[1]))
+job, paths = pickle.loads(bytes.fromhex(sys.argv[1]))
 from tzrec.datasets.formats import create_reader
 from tzrec.datasets.split import RowOrder
-reader = create_reader(path, ["c"])
 work = job.start(0)
-for batch in reader.read(RowOrder.of_blocks(reader.blocks())):
-    work.keep(work.compute(batch))
+for path in paths:
+    reader = create_reader(path, ["c"])
+    for batch in reader.read(RowOrder.of_blocks(reader.blocks())):
+        work.keep(work.compute(batch))
 print(work.finish(), [m for m in ("torch", "torchrec") if m in sys.modules])
 """
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_processes_that_generate_offline_need_no_torch(tmp_path, suffix):
-    path = tmp_path / f"in.{suffix}"
+def test_processes_that_generate_offline_need_no_torch(tmp_path):
+    paths = [str(tmp_path / name) for name in ("a.csv", "b.parquet")]
     table = pa.table({"c": ["a", "b"]})
-    write_csv(table, path) if suffix == "csv" else pq.write_table(table, path)
+    write_csv(table, paths[0])
+    pq.write_table(table, paths[1])
     entry = {"feature_type": "id_feature", "feature_name": "f", "expression": "user:c"}
     setup = FgSetup({"features": [{**entry, "hash_bucket_size": 9}]})
     schema = pa.schema({"f": pa.list_(pa.int64())})
     job = GenerateJob(setup, str(tmp_path / "out"), (), schema=schema)
-    sent = pickle.dumps((job, str(path))).hex()
+    sent = pickle.dumps((job, paths)).hex()
     command = [sys.executable, "-c", WORKER, sent]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "2 []"
+    assert done.stdout.strip() == "4 []"

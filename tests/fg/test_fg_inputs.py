@@ -12,10 +12,11 @@ from fg_property import WORDS, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tzrec.errors import DataError, FeatureError
+from tzrec.errors import ConfigError, DataError, FeatureError
 from tzrec.fg import FgHandler
 from tzrec.fg.hashing import murmur_hash64a
 from tzrec.fg.kernels import use_backend
+from tzrec.protos.feature_pb2 import FeatureConfig, IdFeature
 
 GS = "\x1d"
 ID = {
@@ -345,6 +346,16 @@ def test_fg_json_survives_json():
     columns = many_columns(20, 1)
     for name, found in handler.process_arrow(columns).items():
         equal(found, again.process_arrow(columns)[name])
+
+
+def test_feature_configs_give_what_their_fg_json_gives():
+    message = IdFeature(feature_name="f", expression="user:c", hash_bucket_size=1000)
+    handler = FgHandler([FeatureConfig(id_feature=message)])
+    column = pa.array(["a", None, f"b{GS}c"])
+    found = handler.process_arrow({"c": column})["f"]
+    equal(found, run({**ID, "default_value": ""}, column))
+    with pytest.raises(ConfigError, match="must be an object"):
+        FgHandler('{"features": []}')
 
 
 def test_batches_do_not_touch_each_other():

@@ -186,6 +186,15 @@ def test_expr_missing_variables_give_the_default():
     check(found, [1], [1, 0])
 
 
+def test_expr_variables_that_are_not_used_must_be_there_and_count_for_nothing_else():
+    columns = {"a": [1, 2, 3], "b": [[1, 2], [], [5, 6, 7]]}
+    check(expr("-a", columns, default_value="9"), [-1, 9, -3])
+
+
+def test_expr_names_in_any_letters():
+    check(expr("价格 * 2 + prix_été", {"价格": [1, 2], "prix_été": [3, 4]}), [5, 8])
+
+
 def test_expr_vectors_scalars_and_one_row():
     check(expr("a * b", {"a": [[1, 2], [3, 4]], "b": [10]}, value_dim=2), [10, 20, 30, 40])
     check(expr("dot(a, b)", {"a": [[1, 2]], "b": [[3, 4]]}), [11])

@@ -1,5 +1,7 @@
 """Losses, weights and metrics of MultiTaskRank, per tower."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,10 @@ from tzrec.config.specs import LOSSES as LOSS_FACTS
 from tzrec.config.tasks import tasks_of
 from tzrec.errors import ConfigError, DataError
 from tzrec.models.model import TrainWrapper
+from tzrec.models.multi_task_rank import MultiTaskRank
 from tzrec.protos.model_pb2 import ModelConfig
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
+from tzrec.protos.tower_pb2 import TaskTower
 
 GROUP = group("all", "user item price")
 LABELS = ["clk", "watch", "kind"]
@@ -248,3 +252,41 @@ def test_the_config_of_a_model_is_left_alone():
     text = _text(_ctr("weight: 0.5"), WATCH)
     model = make_model(text, labels=LABELS)
     assert model._base_model_config == text_format.Parse(text, ModelConfig())
+
+
+class OneLayer(MultiTaskRank):
+    """A model outside the package: its towers come from its own parameters."""
+
+    @dataclasses.dataclass
+    class Config:
+        weights: list[float]
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.init_input()
+        dim = self.embedding_group.group_total_dim(self.first_group)
+        self.task_towers = self._make_task_towers([dim] * 2)
+
+    def _task_configs(self):
+        towers = []
+        for label, weight in zip(("clk", "kind"), self._model_config.weights, strict=True):
+            text = f'tower_name: "{label}" label_name: "{label}" weight: {weight}'
+            loss = (
+                "losses { binary_cross_entropy {} }" if label == "clk" else "losses { l2_loss {} }"
+            )
+            towers.append(text_format.Parse(f"{text} {loss}", TaskTower()))
+        return towers
+
+    def predict(self, batch):
+        return self._towers_to_prediction([self.build_input(batch)[self.first_group]] * 2)
+
+
+def test_a_model_of_ones_own():
+    params = 'fields { key: "weights" value { list_value { values { number_value: 1 } '
+    params += "values { number_value: 0.5 } } } }"
+    text = GROUP + f"custom_model {{ class_path: '{__name__}.OneLayer' params {{ {params} }} }}"
+    wrapper = TrainWrapper(make_model(text, labels=LABELS))
+    rows, _, _, losses, predictions = _step(wrapper)
+    assert list(predictions) == ["logits_clk", "probs_clk", "y_kind"]
+    expected = 0.5 * ((predictions["y_kind"].numpy() - np.array(rows["kind"])) ** 2).mean()
+    assert float(losses["l2_loss_kind"]) == pytest.approx(expected, rel=1e-5)

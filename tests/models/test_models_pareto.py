@@ -101,6 +101,17 @@ def test_the_gradient_is_that_of_the_weighted_sum():
         torch.testing.assert_close(p.grad, q.grad, rtol=0.02, atol=2e-4, msg=name)
 
 
+def test_half_precision_weighs_about_the_same():
+    exact = _wrapper()
+    half = TrainWrapper(exact.model, mixed_precision="BF16")
+    batch = _batch(exact)
+    expected, _ = exact(batch)
+    found, _ = half(batch)
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0)
+    found.backward()
+    assert all(torch.isfinite(p.grad).all() for p in exact.parameters())
+
+
 def test_evaluation_takes_the_sum():
     wrapper = _wrapper()
     batch = _batch(wrapper)

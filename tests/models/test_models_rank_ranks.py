@@ -72,7 +72,7 @@ def test_two_ranks_train_as_one(tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
         [*launcher, "--nproc_per_node=2", __file__, str(tmp_path / "two.json")],
-        env={  # noqa: TID251
+        env={
             **os.environ,  # noqa: TID251
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "OMP_NUM_THREADS": "1",

@@ -50,7 +50,7 @@ def _layer(state, name, x, heads):
     return layer_norm(state, f"{name}.norm2", x + linear(state, f"{name}.linear2", hidden))
 
 
-def _history(state, rows, *, layers, heads, latest, steps):
+def _history(state, rows, *, layers, heads, latest, steps, oldest_first):
     table = state["seq:item_emb"]
     result = np.zeros((len(rows["user"]), (latest + 1) * 18))
     for row, (items, prices) in enumerate(
@@ -60,7 +60,8 @@ def _history(state, rows, *, layers, heads, latest, steps):
             continue
         query = np.append(table[rows["item"][row]], rows["price"][row])
         x = np.concatenate([table[items], np.array(prices)[:, None]], 1)
-        x = np.concatenate([x, np.tile(query, (len(items), 1))], 1)[: steps or None]
+        x = np.concatenate([x, np.tile(query, (len(items), 1))], 1)
+        x = (x[::-1] if oldest_first else x)[: steps or None]
         for i in range(layers):
             x = _layer(state, f"transact_towers.seq.layers.{i}", x, heads)
         result[row, : 18 * min(latest, len(x))] = x[:latest].ravel()
@@ -68,18 +69,13 @@ def _history(state, rows, *, layers, heads, latest, steps):
     return result
 
 
-def _transact(*, layers=2, heads=2, latest=10, steps=0, crosses=0, deep=True):
+def _transact(*, crosses=0, deep=True, **tower):
+    tower = {"layers": 2, "heads": 2, "latest": 10, "steps": 0, "oldest_first": False} | tower
+
     def oracle(state, rows):
         user, item, tags = ids(state, rows, "user item tags") if deep else (None,) * 3
         parts = [user, tags, item, price(rows)] if deep else []
-        x = np.concatenate(
-            [
-                *parts,
-                _history(state, rows, layers=layers, heads=heads, latest=latest, steps=steps),
-            ],
-            1,
-        )
-        first = x
+        x = first = np.concatenate([*parts, _history(state, rows, **tower)], 1)
         for i in range(crosses):
             down = linear(state, f"cross.layers.{i}.0", x)
             x = first * linear(state, f"cross.layers.{i}.1", down) + x
@@ -102,6 +98,10 @@ CASES = {
     ),
     "history_only": Case(
         _config("dropout_ratio: 0 num_latest: 0", groups=SEQ), _transact(latest=0, deep=False)
+    ),
+    "oldest_first": Case(
+        _config(f"dropout_ratio: 0 {SMALL} latest_first: false"),
+        _transact(layers=1, heads=3, latest=2, steps=4, oldest_first=True),
     ),
 }
 

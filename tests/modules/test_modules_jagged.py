@@ -37,6 +37,17 @@ def test_pad_of_nothing(lengths: torch.Tensor) -> None:
     assert torch.equal(empty, torch.zeros(3, 1, 2))
 
 
+def test_reverse_turns_the_steps_of_each_row(lengths: torch.Tensor) -> None:
+    padded = jagged.pad(VALUES, lengths, 4).requires_grad_()
+    turned = jagged.reverse(padded, lengths)
+    assert turned.shape == padded.shape
+    expected = torch.cat([VALUES[[1, 0]], VALUES[[4, 3, 2]]])
+    assert torch.equal(jagged.unpad(turned, lengths), expected)
+    jagged.unpad(turned, lengths).sum().backward()
+    assert padded.grad is not None
+    assert padded.grad.sum(2).tolist() == [[2, 2, 0, 0], [0, 0, 0, 0], [2, 2, 2, 0]]
+
+
 def test_unpad_inverts_pad(lengths: torch.Tensor) -> None:
     assert torch.equal(jagged.unpad(jagged.pad(VALUES, lengths, 3), lengths), VALUES)
 

@@ -8,7 +8,9 @@ from tzrec.cli.parser import add_config, add_edit_json, add_edits, config_of
 from tzrec.cli.rules import RULES
 from tzrec.config.messages import shortest_float, which_field
 from tzrec.config.pipeline import Pipeline, prepare
+from tzrec.config.specs import LOSSES
 from tzrec.config.validate.frame import Context
+from tzrec.config.validate.objectives import metric_names
 
 DESCRIPTION = (
     "Checks a config: fields, features, groups, model, losses, optimizers. All problems are\n"
@@ -70,7 +72,10 @@ def summary(pipeline: Pipeline) -> list[tuple[str, str]]:
     config = pipeline.config
     context = Context(config)
     losses = [name for task in context.tasks for name in task.loss_names()]
+    known = metric_names(context)
     metrics = [name for task in context.tasks for name in task.metric_names()]
+    if known is not None:  # the means of the losses are among them
+        metrics = [name for name in known if not name.startswith(tuple(LOSSES))]
     ids = [feature for feature in context.features if feature.is_sparse]
     steps = [feature for feature in context.features if feature.is_sequence]
     numbers = len(context.features) - len(ids)

@@ -48,11 +48,12 @@ def rising(key: str, values: Any) -> list[float]:
     """
     numbers = [number(f"{key}[{i}]", value) for i, value in enumerate(_list(key, values))]
     for i in range(len(numbers)):
-        before = numbers[i - 1] if i else -math.inf
-        if math.isnan(numbers[i]) or numbers[i] < before:
+        if math.isnan(numbers[i]):
+            raise ConfigError(f"{key}[{i}] is nan, must be a number")
+        if i and numbers[i] <= numbers[i - 1]:
             raise ConfigError(
-                f"{key}[{i}] is {numbers[i]:g}, but the boundary before it is {before:g}; they "
-                "must rise"
+                f"{key}[{i}] is {numbers[i]:g}, but the boundary before it is "
+                f"{numbers[i - 1]:g}; they must rise"
             )
     return numbers
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tzrec.errors import ConfigError, DataError, TzrecError, at, did_you_mean
 from tzrec.fg.align import align, as_steps, cut_steps, read_feature, spread
 from tzrec.fg.assets import resolve_assets
+from tzrec.fg.config_json import create_fg_json
 from tzrec.fg.graph import sources, stages
 from tzrec.fg.operators.base import Operator, create_operator
 from tzrec.fg.operators.generated import GeneratedOperator
@@ -43,7 +44,7 @@ class FgHandler:
     threads the features of a stage are computed side by side; results do not depend on it.
 
     Args:
-        fg_json: ``{"features": [...]}``.
+        fg_json: ``{"features": [...]}``, or the `FeatureConfig` messages of a config.
         threads: features computed at once.
         bucketize_only: columns are called like the features and hold values that were
             generated before; only ids are made.
@@ -61,12 +62,14 @@ class FgHandler:
 
     def __init__(
         self,
-        fg_json: Mapping[str, Any],
+        fg_json: Mapping[str, Any] | Sequence[Any],
         threads: int = 1,
         *,
         bucketize_only: bool = False,
         farm_hash: bool = False,
     ) -> None:
+        if isinstance(fg_json, Sequence) and fg_json and hasattr(fg_json[0], "DESCRIPTOR"):
+            fg_json = create_fg_json(fg_json)
         specs = parse_fg_json(fg_json)
         self.threads = max(int(threads), 1)
         self.bucketize_only = bucketize_only

@@ -117,7 +117,7 @@ class FeatureSpec:
         return Input(side, name, source, is_sequence)
 
 
-def parse_fg_json(fg_json: Mapping[str, Any]) -> list[FeatureSpec]:
+def parse_fg_json(fg_json: Any) -> list[FeatureSpec]:
     """Returns the features of ``fg.json`` in order, those of grouped sequences flattened.
 
     Args:

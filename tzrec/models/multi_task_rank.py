@@ -66,7 +66,7 @@ class MultiTaskRank(RankModel):
                 raise ConfigError(f"two towers are called {name!r}", hint="rename one of them")
 
     def _task_configs(self) -> list[Any]:
-        """Returns the towers of the config, those that have losses and those that have none."""
+        """Returns the towers; overridden where the config has no ``task_towers``."""
         return list(self._model_config.task_towers)
 
     # --- predictions -------------------------------------------------------------------------

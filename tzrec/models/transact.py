@@ -28,7 +28,8 @@ class TransAct(RankModel):
         y = Linear(final(cross([deep_1, ..., h_1, ...])))
 
     Without ``cross`` the MLP reads its input. Feature groups: SEQUENCE groups with a query (the
-    candidate) that ``transact_towers`` name, and all DEEP groups. Steps run from the latest back.
+    candidate) that ``transact_towers`` name, and all DEEP groups. Steps run from the latest back,
+    or with ``latest_first: false`` from the oldest on.
 
     Of the sequence rankers after DIN this one was chosen over DIEN (arXiv 1809.03672): it has no
     GRU, so that no step waits for the one before, the candidate meets every step from the first

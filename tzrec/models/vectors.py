@@ -61,7 +61,7 @@ class VectorRankModel(RankModel):
         self._sparse_group = names[0] if len(names) == 1 else "sparse"
         self._has_dense = len(names) > 1 and "dense" in names
         for group in self._base_model_config.feature_groups:
-            if group.sequence_encoders:
+            if group.sequence_encoders and group.group_name in (self._sparse_group, "dense"):
                 raise ConfigError(
                     f"{type(self).__name__} takes no sequence_encoders, "
                     f"group {group.group_name!r} has some",

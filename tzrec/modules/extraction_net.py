@@ -61,8 +61,7 @@ class ExtractionNet(nn.Module):
             for dim in in_features
         )
         self.share_experts: Any = nn.ModuleList(
-            MLP(in_shared, **(share_expert_net or {}), device=device)
-            for _ in range(share_num)
+            MLP(in_shared, **(share_expert_net or {}), device=device) for _ in range(share_num)
         )
         self.task_gates: Any = nn.ModuleList(
             ExpertGate(dim, expert_num_per_task + share_num, device=device) for dim in in_features

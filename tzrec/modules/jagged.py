@@ -81,6 +81,19 @@ def mask(sequence: Tensor, lengths: Tensor) -> Tensor:
 
 
 @torch.fx.wrap
+def reverse(sequence: Tensor, lengths: Tensor) -> Tensor:
+    """Returns (B, T, D), the steps that exist from the last to the first; padding is not defined.
+
+    Args:
+        sequence: (B, T, D).
+        lengths: (B,).
+    """
+    steps = torch.arange(sequence.size(1), device=sequence.device)
+    index = (lengths.unsqueeze(1) - 1 - steps.unsqueeze(0)).clamp(min=0)
+    return sequence.gather(1, index.unsqueeze(2).expand(-1, -1, sequence.size(2)))
+
+
+@torch.fx.wrap
 def cat_steps(values: List[Tensor], lengths: List[Tensor], names: List[str]) -> Tensor:  # noqa: UP006
     """Returns (sum of lengths, sum of dims), the features of each step side by side.
 

@@ -89,9 +89,9 @@ class TransActEncoder(SequenceEncoder):
         z   = layer_L(... layer_1(x))
         y   = [z_1, ..., z_K, max_t z_t]
 
-    Steps run from the latest back, as feature generation cuts histories; shorter ones are filled
-    with zeros, and an empty one gives zeros only. There is no position encoding: the
-    order of the steps shows in the latest outputs only.
+    z_1 belongs to the latest step. Shorter histories are filled with zeros, and an empty one gives
+    zeros only. There is no position encoding: the order of the steps shows in the latest outputs
+    only.
 
     Args:
         sequence_dim: Ds.
@@ -99,7 +99,9 @@ class TransActEncoder(SequenceEncoder):
         input: name of the sequence group.
         num_layers: L.
         num_latest: K.
-        max_seq_length: keep the first n steps, 0 keeps all.
+        max_seq_length: keep the latest n steps, 0 keeps all.
+        latest_first: the steps run from the latest back, as feature generation cuts histories;
+            else from the oldest on.
         layer: fields ``num_heads``, ``feedforward_dim`` and ``dropout_ratio`` of
             `TransformerLayer`.
         device: where the parameters live.
@@ -118,6 +120,7 @@ class TransActEncoder(SequenceEncoder):
         num_layers: int = 2,
         num_latest: int = 10,
         max_seq_length: int = 0,
+        latest_first: bool = True,
         layer: Mapping[str, Any] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -138,13 +141,14 @@ class TransActEncoder(SequenceEncoder):
         if num_layers < 1:
             raise ConfigError(f"transact_towers of group {input!r}: num_layers is {num_layers} < 1")
         self._num_latest = num_latest
+        self._latest_first = latest_first
         self.layers: Any = nn.ModuleList(
             TransformerLayer(dim, **layer, device=device) for _ in range(num_layers)
         )
 
     def forward(self, grouped: Mapping[str, Tensor]) -> Tensor:
         """Returns (B, (Ds + Dq) (K + 1))."""
-        sequence, lengths = self._sequence(grouped)
+        sequence, lengths = self._latest(grouped)
         query = grouped[f"{self._input}.query"].repeat_interleave(lengths, dim=0)
         steps = torch.cat([jagged.unpad(sequence, lengths), query], dim=1)
         # An empty row looks at its first padded step: without one its softmax would be over
@@ -159,3 +163,11 @@ class TransActEncoder(SequenceEncoder):
             return largest
         latest = jagged.pad(steps, lengths, self._num_latest)
         return torch.cat([latest.flatten(1), largest], dim=1)
+
+    def _latest(self, grouped: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns the latest steps (B, T, Ds), from the latest back, and their lengths (B,)."""
+        if self._latest_first:
+            return self._sequence(grouped)
+        key, lengths = f"{self._input}.sequence", grouped[f"{self._input}.sequence_length"]
+        sequence = jagged.reverse(grouped[key], lengths)
+        return self._sequence({key: sequence, f"{key}_length": lengths})

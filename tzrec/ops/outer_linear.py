@@ -38,15 +38,20 @@ def outer_linear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if a.device.type != "cpu":
             return _products(a, b, weight, bias)
         if torch.is_autocast_enabled("cpu"):
+            # As autocast does it: matrix products in half precision, the outer products as given.
             dtype = torch.get_autocast_dtype("cpu")
-            a, b, weight, bias = (x.to(dtype) for x in (a, b, weight, bias))
+            weight, bias = weight.to(dtype), bias.to(dtype)
         with torch.autocast("cpu", enabled=False):
             result: Tensor = _OuterLinear.apply(a, b, weight, bias)
         return result
 
 
 def _products(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.linear((a.unsqueeze(2) * b.unsqueeze(1)).flatten(1), weight, bias)
+    return F.linear(_outer(a, b).to(weight.dtype), weight, bias)
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    return (a.unsqueeze(2) * b.unsqueeze(1)).flatten(1)
 
 
 def _rows_of_a_piece(a: Tensor, b: Tensor) -> int:
@@ -75,9 +80,8 @@ class _OuterLinear(torch.autograd.Function):
         for start in range(0, a.size(0), step):
             rows = slice(start, start + step)
             x, y, g = a[rows], b[rows], gradient[rows]
-            outer = (x.unsqueeze(2) * y.unsqueeze(1)).flatten(1)
-            of_weight += g.t() @ outer
+            of_weight += g.t() @ _outer(x, y).to(g.dtype)
             of_outer = (g @ weight).unflatten(1, (a.size(1), b.size(1)))
-            of_a[rows] = torch.bmm(of_outer, y.unsqueeze(2)).squeeze(2)
-            of_b[rows] = torch.bmm(x.unsqueeze(1), of_outer).squeeze(1)
+            of_a[rows] = torch.bmm(of_outer, y.to(g.dtype).unsqueeze(2)).squeeze(2)
+            of_b[rows] = torch.bmm(x.to(g.dtype).unsqueeze(1), of_outer).squeeze(1)
         return of_a, of_b, of_weight.to(weight.dtype), gradient.sum(0)

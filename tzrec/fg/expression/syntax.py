@@ -53,7 +53,7 @@ Node = Number | Variable | Call
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
-    r"|(?P<name>[A-Za-z_]\w*)"
+    r"|(?P<name>[^\W\d]\w*)"
     r"|(?P<symbol>\|\||&&|<=|>=|!=|==|[-+*/^()<>?:,|&!]))"
 )
 _LEVELS = (

@@ -54,7 +54,7 @@ class GDCN(_message.Message):
     def __init__(self, cross: _Optional[_Union[GatedCross, _Mapping]] = ..., deep: _Optional[_Union[_module_pb2.MLP, _Mapping]] = ..., stacked: _Optional[bool] = ..., final: _Optional[_Union[_module_pb2.MLP, _Mapping]] = ...) -> None: ...
 
 class TransActTower(_message.Message):
-    __slots__ = ("input", "num_layers", "num_heads", "feedforward_dim", "dropout_ratio", "num_latest", "max_seq_length")
+    __slots__ = ("input", "num_layers", "num_heads", "feedforward_dim", "dropout_ratio", "num_latest", "max_seq_length", "latest_first")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     NUM_LAYERS_FIELD_NUMBER: _ClassVar[int]
     NUM_HEADS_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class TransActTower(_message.Message):
     DROPOUT_RATIO_FIELD_NUMBER: _ClassVar[int]
     NUM_LATEST_FIELD_NUMBER: _ClassVar[int]
     MAX_SEQ_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    LATEST_FIRST_FIELD_NUMBER: _ClassVar[int]
     input: str
     num_layers: int
     num_heads: int
@@ -69,7 +70,8 @@ class TransActTower(_message.Message):
     dropout_ratio: float
     num_latest: int
     max_seq_length: int
-    def __init__(self, input: _Optional[str] = ..., num_layers: _Optional[int] = ..., num_heads: _Optional[int] = ..., feedforward_dim: _Optional[int] = ..., dropout_ratio: _Optional[float] = ..., num_latest: _Optional[int] = ..., max_seq_length: _Optional[int] = ...) -> None: ...
+    latest_first: bool
+    def __init__(self, input: _Optional[str] = ..., num_layers: _Optional[int] = ..., num_heads: _Optional[int] = ..., feedforward_dim: _Optional[int] = ..., dropout_ratio: _Optional[float] = ..., num_latest: _Optional[int] = ..., max_seq_length: _Optional[int] = ..., latest_first: _Optional[bool] = ...) -> None: ...
 
 class TransAct(_message.Message):
     __slots__ = ("transact_towers", "cross", "final")
