@@ -1,7 +1,9 @@
 """The report of whole runs: it parses, loads nothing, and its numbers are those of the run."""
 
+import html
 import json
 import re
+import shlex
 import uuid
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -155,11 +157,26 @@ def test_features_facts_and_commands(trained):
     assert facts["model"] == "MultiTowerDIN"
     assert facts["rows"] == "1,000 train, 500 eval, batch 64"
     assert facts["sparse optimizer"] == "adagrad_optimizer"
+    best = max(read_results(run), key=lambda result: result["auc"])
+    name = f"{run}/model.ckpt-{best['global_step']}"
+    assert facts["best checkpoint"] == f"{name} (auc:{best['auc']:.6f})"
     text = "".join(page.text)
     assert f"tzrec train {run}/pipeline.config --continue --set train_config.num_epochs=3" in text
     seconds = {row["part"]: float(row["seconds"]) for row in page.table("part")}
     assert seconds.pop("all") == pytest.approx(sum(seconds.values()), abs=0.5)
     assert "2,000" in text  # rows of two passes
+
+
+def test_commands_run_as_they_stand(trained):
+    _, run = trained
+    source = (run / "report.html").read_text()
+    commands = [html.unescape(text) for text in re.findall("<pre>(.*?)</pre>", source)]
+    for command in commands[1:3]:
+        program, *arguments = shlex.split(command)
+        assert program == "tzrec"
+        assert main(arguments) == 0
+    assert (run / "export" / "model_acc.json").exists()
+    assert commands[3] == f"tensorboard --logdir {run}"
 
 
 def test_the_summary_says_where_it_is(trained, tmp_path, caplog):

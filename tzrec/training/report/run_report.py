@@ -94,6 +94,9 @@ class RunReport:
             "steps": f"{trainer.state.step:,}",
             "rows/s": f"{ending.rate * num_ranks():,.0f}",
         }
+        facts = {**ending.facts, **_facts(self._config, trainer.optimizer.learning_rates())}
+        if ending.best:
+            facts["best checkpoint"] = ending.best
         return Page(
             title=f"{which_msg(self._config.model_config, 'model')}: training report",
             subtitle=f"{self._dir}, {ending.how}",
@@ -105,7 +108,7 @@ class RunReport:
             features=_feature_rows(self._config, self._features, shares),
             counted=_counted(shares, "training rows that were read since the last start"),
             seconds=self.hook.seconds(trainer),
-            facts={**ending.facts, **_facts(self._config, trainer.optimizer.learning_rates())},
+            facts=facts,
             notes=ending.notes,
             commands=_commands(self._dir, ending),
         )
@@ -272,9 +275,11 @@ def _facts(config: EasyRecConfig, rates: Sequence[float]) -> dict[str, str]:
 def _commands(model_dir: Location, ending: Ending) -> dict[str, str]:
     config = shlex.quote(f"{model_dir}/pipeline.config")
     export = shlex.quote(f"{model_dir}/export")
+    which = "best" if ending.best else "latest"
     return {
         "Train on": ending.go_on,
-        "Evaluate the best checkpoint": f"tzrec eval {config} --checkpoint best",
-        "Export it for serving": f"tzrec export {config} --checkpoint best --export-dir {export}",
+        f"Evaluate the {which} checkpoint": f"tzrec eval {config} --checkpoint {which}",
+        "Export it for serving": f"tzrec export {config} --checkpoint-path {which} "
+        f"--export-dir {export}",
         "Look at the curves while it trains": f"tensorboard --logdir {shlex.quote(str(model_dir))}",
     }
