@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from pathlib import Path
 
 import pytest
 from example_configs import CONFIGS, ROOT
@@ -54,8 +55,8 @@ def test_groups_are_those_of_the_model(field):
 
 @pytest.mark.parametrize("field", ROWS)
 def test_the_paper_is_that_of_the_docstring(field):
-    text = importlib.import_module(MODELS[BUILT[field]].module).__file__
-    source = open(text).read()
+    module = importlib.import_module(MODELS[BUILT[field]].module)
+    source = Path(module.__file__).read_text()
     for number in re.findall(r"arxiv\.org/abs/(\d+\.\d+)", ROWS[field][0]):
         assert number in source
     for author, year in re.findall(r"\[(\w+) et al\. (\d+)\]", ROWS[field][0]):
