@@ -127,8 +127,8 @@ def _finished(dataset: DataSet, place: Place) -> dict[str, dict[int, dict[str, A
     results: dict[str, dict[int, dict[str, Any]]] = {}
     for name in dataset.models:
         settings = settings_of(dataset, name, place.data)
-        for directory in sorted((place.runs / dataset.folder / name).glob("seed*")):
-            result = finished(directory, settings)
+        for path in sorted((place.runs / dataset.folder / name).glob("seed*/result.json")):
+            result = finished(path.parent, settings)
             if result is not None:
-                results.setdefault(name, {})[int(directory.name.removeprefix("seed"))] = result
+                results.setdefault(name, {})[int(path.parent.name.removeprefix("seed"))] = result
     return results

@@ -1,20 +1,22 @@
 """Runs of a model on a data set through `tzrec train` and `tzrec eval`, and what came out.
 
 A run is a directory below ``--dir``; a finished one holds ``result.json`` and is not run again
-while its config stays the same. Only the checkpoint that is best on the valid part sees the test
-part, once.
+while its config stays the same. Several commands may share the work. Only the checkpoint that is
+best on the valid part sees the test part, once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,22 @@ def settings_of(dataset: DataSet, name: str, data: Path, edits: Sequence[str] = 
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps other processes from the same run.
+
+    Raises:
+        RuntimeError: another process is at it.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_name(f"{directory.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError("another process is at it") from None
+        yield
+
+
 def run(
     dataset: DataSet,
     name: str,
@@ -145,48 +163,65 @@ def run(
     Returns:
         ``valid`` and, unless it is a trial, ``test``: metric → value; ``evaluations``,
         ``seconds``, ``edits`` and ``settings``.
+
+    Raises:
+        RuntimeError: a command failed, or another process is at the same run.
     """
     settings = settings_of(dataset, name, place.data, edits)
-    directory = place.runs / dataset.folder / name / f"seed{seed}"
-    if edits:
-        directory = place.runs / dataset.folder / "trials" / f"{name}-{settings}" / f"seed{seed}"
-    done = finished(directory, settings)
-    if done is not None:
-        return done
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    config, log, model_dir = directory / "run.config", directory / "log.txt", directory / "model"
-    config.write_text(config_text(dataset, name, place.data))
-    # A trial may change what the model's own edits set.
-    all_edits = [*dataset.models[name].edits, *edits, f"train_config.seed={seed}"]
-    flags = [text for edit in all_edits for text in ("--set", edit)]
+    kind = f"trials/{name}-{settings}" if edits else name
+    directory = place.runs / dataset.folder / kind / f"seed{seed}"
+    with locked(directory):
+        done = finished(directory, settings)
+        if done is not None:
+            return done
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        result: dict[str, Any] = {"settings": settings, "edits": list(edits)}
+        (directory / "run.config").write_text(config_text(dataset, name, place.data))
+        # A trial may change what the model's own edits set.
+        all_edits = [*dataset.models[name].edits, *edits, f"train_config.seed={seed}"]
+        result |= _train(dataset, name, place, directory, all_edits, command)
+        if not edits:
+            line = _test(place, directory, command)
+            result["test"] = dataset.models[name].metrics_of(line, dataset)
+        unfinished = directory / "result.part"
+        unfinished.write_text(json.dumps(result, indent=1) + "\n")
+        unfinished.rename(directory / "result.json")
+        shutil.rmtree(directory / "model")
+    return result
+
+
+def _train(
+    dataset: DataSet,
+    name: str,
+    place: Place,
+    directory: Path,
+    edits: Sequence[str],
+    command: Command,
+) -> dict[str, Any]:
+    """Trains and returns what the valid part said."""
+    arguments = ["train", str(directory / "run.config"), "--model-dir", str(directory / "model")]
+    arguments += [text for edit in edits for text in ("--set", edit)]
     started = time.perf_counter()
-    command(["train", str(config), "--model-dir", str(model_dir), *flags], log, place.threads)
+    command(arguments, directory / "log.txt", place.threads)
     seconds = time.perf_counter() - started
     model = dataset.models[name]
-    lines = [model.metrics_of(line, dataset) for line in _json_lines(model_dir / _VALID_RESULTS)]
-    result: dict[str, Any] = {
-        "settings": settings,
-        "edits": list(edits),
+    results = _json_lines(directory / "model" / _VALID_RESULTS)
+    lines = [model.metrics_of(line, dataset) for line in results]
+    return {
         "evaluations": len(lines),
         "seconds": round(seconds, 1),
         "valid": max(lines, key=lambda line: line[dataset.select]),
     }
-    if not edits:
-        line = _test(place, model_dir, log, command)
-        result["test"] = model.metrics_of(line, dataset)
-    unfinished = directory / "result.part"
-    unfinished.write_text(json.dumps(result, indent=1) + "\n")
-    unfinished.rename(directory / "result.json")
-    shutil.rmtree(model_dir)
-    return result
 
 
-def _test(place: Place, model_dir: Path, log: Path, command: Command) -> dict[str, float]:
+def _test(place: Place, directory: Path, command: Command) -> dict[str, float]:
     """Returns the metrics of the best checkpoint on the test part."""
+    model_dir = directory / "model"
     arguments = ["eval", str(model_dir / "pipeline.config"), "--checkpoint", "best"]
     arguments += ["--eval-input-path", str(place.data / "test.parquet")]
-    command([*arguments, "--eval-result-filename", _TEST_RESULTS], log, place.threads)
+    arguments += ["--eval-result-filename", _TEST_RESULTS]
+    command(arguments, directory / "log.txt", place.threads)
     return _json_lines(model_dir / _TEST_RESULTS)[-1]
 
 

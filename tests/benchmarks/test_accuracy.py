@@ -94,6 +94,14 @@ def test_interrupted_run_starts_over(bench, place):
     assert result["test"] == {"auc": 0.85}
 
 
+def test_run_of_another_process_is_left_alone(bench, place):
+    commands = Commands()
+    busy = bench.runs.locked(place.runs / "frappe" / "dnn" / "seed1")
+    with busy, pytest.raises(RuntimeError, match="another process"):
+        bench.runs.run(bench.frappe.DATASET, "dnn", 1, place, command=commands)
+    assert not commands.calls
+
+
 def test_trial_never_sees_the_test_part(bench, place):
     commands = Commands()
     edits = ["train_config.embedding_l2=0.1"]

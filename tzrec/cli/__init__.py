@@ -24,7 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "predict": "predict a table with an exported model or a checkpoint",
     "export": "export a checkpoint as a TorchScript model",
     "importance": "measure what each feature is worth to a trained model",
-    "data": "convert data sets to input files",
+    "data": "make up rows that fit a config, convert data sets to input files",
     "fg": "show, run or measure feature generation",
     "doctor": "check this machine's installation",
 }

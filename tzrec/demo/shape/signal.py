@@ -88,14 +88,13 @@ class Signal:
         return total / max(variance, 1.0) ** 0.5
 
     def _terms(self, rows: Values, salt: str) -> list[tuple[float, str, Floats]]:
+        """Returns (weight, name, effect on each row)."""
         effects = [(f.name, _effect(f, rows, self._numbers, salt)) for f in self._chosen]
         terms = [(1.0, name, effect) for name, effect in effects]
-        flat = [effect for f, (_, effect) in zip(self._chosen, effects, strict=True)][:2]
-        if len(flat) == 2 and not any(f.is_sequence for f in self._chosen[:2]):
-            terms.append((_PAIR, "two together", flat[0] * flat[1]))
+        if len(effects) > 1 and not any(f.is_sequence for f in self._chosen[:2]):
+            terms.append((_PAIR, "two together", effects[0][1] * effects[1][1]))
         for sequence, candidate in self._pairs[:1]:
-            taste = _taste(rows, sequence, candidate)
-            terms.append((_TASTE, "taste", taste))
+            terms.append((_TASTE, "taste", _taste(rows, sequence, candidate)))
         return terms
 
     def _standard(self, effect: Floats, name: str, salt: str) -> Floats:
