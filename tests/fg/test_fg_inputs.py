@@ -371,3 +371,18 @@ def test_results_can_be_sent_to_other_processes():
     found = FgHandler(many_features()).process_arrow(many_columns(5, 1))
     for name, copy in pickle.loads(pickle.dumps(found)).items():
         equal(copy, found[name])
+
+
+@pytest.mark.parametrize("numbers", [[1, None, 30], [[1, 2], [], [30]]])
+def test_numbers_that_nothing_buckets_are_text(numbers):
+    entry = {
+        "feature_type": "id_feature",
+        "feature_name": "a",
+        "expression": "user:a",
+        "sequence_length": 5,
+        "sequence_delim": ";",
+    }
+    found = FgHandler({"features": [entry]}).process_arrow({"a": pa.array(numbers)})["a"].values
+    flat = [n for cell in numbers for n in (cell or [0] if isinstance(cell, list) else [cell or 0])]
+    shown = [found.show(i) for i in range(len(found.starts))]
+    assert shown == [str(n) for n in flat]

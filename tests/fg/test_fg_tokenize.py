@@ -198,3 +198,20 @@ def test_wrong_operators():
         custom("TestSuffix", {"a": ["x"]}, suffix="!")
     with pytest.raises(ConfigError, match="two functions want to be the operator 'TestRatio'"):
         fg_operator("TestRatio")(suffix)
+
+
+@pytest.mark.parametrize(
+    "column", [["1\x1d2", None, "5", ""], [[1, 2], None, [5], []], [["1", "2"], [], ["5"], None]]
+)
+def test_generated_tokens_are_read_as_numbers_or_text(tokenizer_file, column):
+    handler = FgHandler(
+        {"features": [{"feature_name": "f", "expression": "item:c", **tokens(tokenizer_file())}]},
+        bucketize_only=True,
+    )
+    found = handler.process_arrow({"f": pa.array(column)})["f"]
+    assert found.values.tolist() == [1, 2, 4, 5, 4]
+    assert found.lengths.tolist() == [2, 1, 1, 1]
+    with pytest.raises(FeatureError, match="row 1 .*'cat', which is not a whole number"):
+        handler.process_arrow({"f": pa.array(["1", "cat"])})
+    # Vocabulary of 6: no id is outside the table.
+    assert handler.process_arrow({"f": pa.array([5, 6, -1])})["f"].values.tolist() == [5, 0, 0]

@@ -19,6 +19,7 @@ from tzrec.fg.parsed import (
     SparseData,
 )
 from tzrec.fg.ragged import Counts, Lengths, Ragged, Text, as_float32, take
+from tzrec.fg.reading import as_text
 from tzrec.fg.spec import MULTIVAL_SEP, FeatureSpec
 
 
@@ -69,6 +70,7 @@ class Tail:
         if not fills:
             text = ""
         maker = default_bucketize or bucketize
+        self._makes_ids = default_values is not None
         self._default = default_values
         if default_values is None:
             self._default = self._make_default(text, maker)
@@ -115,6 +117,8 @@ class Tail:
             values = self.bucketize.ids(cells)
         elif self.numeric:
             values = as_float32(values)
+        elif not self._makes_ids:
+            values = as_text(values)
         found = self._fill(
             Ragged(
                 values,

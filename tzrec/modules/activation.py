@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tzrec.errors import ConfigError, did_you_mean
+from tzrec.modules.batch_norm import BatchNorm
 from tzrec.registry import load_by_path
 
 _NAMES = "ReLU LeakyReLU PReLU ELU SELU GELU SiLU Mish Sigmoid Tanh Softplus Identity"
@@ -37,7 +38,7 @@ class Dice(nn.Module):
         if dim not in (2, 3):
             raise ConfigError(f"Dice works on inputs of 2 or 3 axes, not {dim}")
         self._dim = dim
-        self.bn = nn.BatchNorm1d(hidden_size, affine=False, device=device)
+        self.bn = BatchNorm(hidden_size, affine=False, device=device)
         self.alpha = nn.Parameter(torch.zeros(hidden_size, device=device))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tzrec.errors import ConfigError
 from tzrec.modules.activation import Dice, get_activation
+from tzrec.modules.batch_norm import BatchNorm
 
 
 class Perceptron(nn.Module):
@@ -57,7 +58,7 @@ class Perceptron(nn.Module):
             nn.Linear(in_features, out_features, bias=bias and not use_bn, device=device)
         ]
         if use_bn:
-            layers.append(nn.BatchNorm1d(out_features, device=device))
+            layers.append(BatchNorm(out_features, device=device))
         if use_ln:
             layers.append(nn.LayerNorm(out_features, device=device))
         # Rows and steps are one axis inside: the norms see (B T, C), and so does Dice.

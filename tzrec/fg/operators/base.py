@@ -127,6 +127,10 @@ class Operator(abc.ABC):
             raise ConfigError(f"{self.spec.kind} {self.spec.name!r} has no {key}")
         return value
 
+    def generated_tail(self) -> Tail:
+        """Returns the tail for columns that hold what the operator gave before."""
+        return self.tail
+
     def reading(self, number: int) -> Reading:
         """Returns how input ``number`` is read."""
         return Reading(

@@ -26,7 +26,7 @@ class GeneratedOperator(Operator):
         self.numeric = operator.numeric
         self.spec = dataclasses.replace(operator.spec, sequence_length=0)
         self.normalizer = None
-        self.tail = operator.tail
+        self.tail = operator.generated_tail()
         self._weighted = bool(operator.spec.options.get("weighted"))
         self._run = operator.run if self._weighted else None
         of_user = all(i.side in ("user", "const") for i in operator.inputs)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tzrec.errors import ConfigError, MissingDependencyError, did_you_mean
 from tzrec.fg.align import sum_cells
+from tzrec.fg.bucketize import Bucketize
 from tzrec.fg.operators.base import Operator
 from tzrec.fg.ragged import Ragged, Text
 from tzrec.fg.reading import Reading, as_text
@@ -37,15 +38,25 @@ class TokenizeOperator(Operator):
         if output != "word_id":
             raise ConfigError(f"output_type is {output!r}, must be word_id")
         kind = str(self.spec.options.get("tokenizer_type") or "bpe")
-        self._encode, _ = load_tokenizer(str(self.option("vocab_file")), kind)
+        path = str(self.option("vocab_file"))
+        self._encode, _ = load_tokenizer(path, kind)
+        self._num_ids = vocabulary_size(path, kind)
 
     def make_tail(self) -> Tail:
         """Returns a tail that fills in the tokens of the default."""
+        return self._tail(None)
+
+    def generated_tail(self) -> Tail:
+        """Returns the same for columns that hold tokens: whole numbers, one outside becomes 0."""
+        options = {**self.spec.options, "num_buckets": self._num_ids}
+        return self._tail(Bucketize(dataclasses.replace(self.spec, options=options)))
+
+    def _tail(self, bucketize: Bucketize | None) -> Tail:
         text = self.spec.default or ("0" if self.spec.is_sequence else "")
         tokens = self._encode([text])[0] if text else []
         default = np.array(tokens, dtype=np.int64)
         return Tail(
-            self.spec, numeric=False, bucketize=None, truncates=False, default_values=default
+            self.spec, numeric=False, bucketize=bucketize, truncates=False, default_values=default
         )
 
     def reading(self, number: int) -> Reading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,9 @@ def rate_chart(history: History) -> Chart | None:
     points = [point for point in history.train if point["lr"]]
     if not points:
         return None
+    # A resumed run may have other groups.
     groups = range(min(len(point["lr"]) for point in points))
+    points = points[:: -(-len(points) // _MOST_POINTS)] + points[-1:]
     x = [point["step"] for point in points]
     lines = [Line(f"lr_g{g}", x, [p["lr"][g] for p in points], colour=g) for g in groups]
     return _line_chart("learning rate", lines, (0.0, max(max(line.y) for line in lines) * 1.05))
@@ -106,22 +108,28 @@ def _train_lines(name: str, x: list[float], y: list[float], colour: int) -> list
 
 
 def _curve_chart(name: str, lines: list[Line]) -> Chart:
-    values = np.array([v for line in lines for v in line.y if math.isfinite(v)])
+    trained = _finite(line for line in lines if line.style == "thin")
+    evaluated = _finite(line for line in lines if line.style != "thin")
+    values = np.concatenate([trained, evaluated])
     if not len(values):
         return _line_chart(name, lines, (0.0, 1.0))
     low, high = float(values.min()), float(values.max())
     note = ""
-    # The first steps are far off; what follows would be a flat line.
-    if larger_is_better(name):
-        cut = float(np.quantile(values, 0.02))
+    # A few steps, mostly the first, are far off; beside them the others would be a flat line.
+    if len(trained) and larger_is_better(name):
+        cut = min(np.quantile(trained, 0.02), *evaluated)
         if high - cut < 0.4 * (high - low):
-            low, note = cut, "Lower values at the start lie outside."
-    else:
-        cut = float(np.quantile(values, 0.98))
+            low, note = float(cut), "Lower values of some steps lie outside."
+    elif len(trained):
+        cut = max(np.quantile(trained, 0.98), *evaluated)
         if cut - low < 0.4 * (high - low):
-            high, note = cut, "Higher values at the start lie outside."
+            high, note = float(cut), "Higher values of some steps lie outside."
     margin = _MARGIN * (high - low)
     return _line_chart(name, lines, (low - margin, high + margin), note)
+
+
+def _finite(lines: Iterable[Line]) -> Floats:
+    return np.array([value for line in lines for value in line.y if math.isfinite(value)])
 
 
 def _line_chart(name: str, lines: list[Line], y: Range, note: str = "") -> Chart:
@@ -147,7 +155,8 @@ def roc_chart(questions: Sequence[BinaryScores], about: str) -> Chart:
         name = f"{question.question} " if question.question else ""
         interval = f" ± {number(half)}" if math.isfinite(half) else ""
         legend.append((f"{name}AUC {number(area)}{interval}", index, "line"))
-    return Chart("ROC", frame.svg(f"ROC curve {about}".strip()), tuple(legend))
+    note = "The metric auc has fewer thresholds and may differ in its last digits."
+    return Chart("ROC", frame.svg(f"ROC curve {about}".strip()), tuple(legend), note)
 
 
 def calibration_chart(questions: Sequence[BinaryScores], about: str) -> Chart:

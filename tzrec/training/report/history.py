@@ -32,9 +32,9 @@ class History:
     Attributes:
         train: points with ``step``, ``steps`` (whose mean they are), ``losses``, ``metrics``,
             ``lr``.
-        evaluations: points with ``step``, ``metrics``, ``half_widths``.
-        times: points with ``step``, and up to there the ``rows`` that were trained on and the
-            ``seconds`` by part of the run; one a save.
+        evaluations: points with ``step``, ``metrics``, ``half_widths``, by step.
+        times: points with ``step``, and up to there the ``rows`` that all ranks were trained on
+            and the ``seconds`` by part of the run; one a save.
         stride: how many times coarser than wanted points are.
     """
 
@@ -116,10 +116,8 @@ class History:
                 self.stride *= 2
                 self._whole = True
         elif kind == EVALUATION:
-            same = [known for known in self.evaluations if known["step"] == record["step"]]
-            for known in same:
-                self.evaluations.remove(known)
-            self.evaluations.append(record)
+            others = [known for known in self.evaluations if known["step"] != record["step"]]
+            self.evaluations = sorted([*others, record], key=lambda known: known["step"])
         elif kind == TIME:
             self.times.append(record)
 

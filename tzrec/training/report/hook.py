@@ -10,6 +10,7 @@ from torch import Tensor
 from tzrec.training.checkpoint.find import read_results
 from tzrec.training.hooks.base import Hook, StepResult
 from tzrec.training.location import Location
+from tzrec.training.peers import num_ranks
 from tzrec.training.report.history import HISTORY_FILENAME, History
 from tzrec.training.trainer import Trainer
 
@@ -63,7 +64,7 @@ class HistoryHook(Hook):
 
     def after_step(self, trainer: Trainer, result: StepResult) -> None:
         """Adds the losses up, and makes a point when it is time."""
-        self._rows += result.num_rows
+        self._rows += result.num_rows * num_ranks()
         if not result.skipped:
             self._steps += 1
             for key, value in result.losses.items():
@@ -91,7 +92,10 @@ class HistoryHook(Hook):
         self._write(trainer)
 
     def num_rows(self) -> int:
-        """Returns the rows of this rank that the run has trained on, earlier parts included."""
+        """Returns the rows that the run has trained on, earlier parts included.
+
+        Ranks get about as many each, so those of this one are counted.
+        """
         return self._rows_before + self._rows
 
     def seconds(self, trainer: Trainer) -> dict[str, float]:

@@ -105,23 +105,28 @@ def render(page: Page) -> str:
 
 
 def metric_table(history: History, tasks: Sequence[Task]) -> str:
-    """Returns the metrics of the last evaluation, task by task, with the best there was."""
+    """Returns the metrics of the last evaluation, task by task; of several also the best."""
     if not history.evaluations:
         return ""
     last = history.evaluations[-1]
-    several = len(tasks) > 1
+    several, compared = len(tasks) > 1, len(history.evaluations) > 1
     order = {task.name: index for index, task in enumerate(tasks)}
     rows = []
     for name, value in last["metrics"].items():
         base, task = split_name(name, tasks)
         half = last["half_widths"].get(name)
-        best, step = _best(history, name, larger_is_better(base))
-        cells = [number(value), f"± {number(half)}" if half else "", number(best), number(step)]
+        cells = [number(value), f"± {number(half)}" if half else ""]
+        if compared:
+            cells += map(number, _best(history, name, larger_is_better(base)))
         rows.append((order.get(task, len(order)), [*([task] if several else []), base, *cells]))
     rows.sort(key=lambda row: row[0])
-    heads = ["metric", f"at step {number(last['step'])}", "95 % interval", "best", "best at step"]
+    # The step of a checkpoint that was named is not known.
+    at = f"at step {number(last['step'])}" if history.train else "value"
+    heads = ["metric", at, "95 % interval", *(["best", "best at step"] if compared else [])]
     return html.table(
-        [*(["task"] if several else []), *heads], [cells for _, cells in rows], numbers=4
+        [*(["task"] if several else []), *heads],
+        [cells for _, cells in rows],
+        numbers=len(heads) - 1,
     )
 
 
@@ -180,6 +185,8 @@ def _features(page: Page) -> Iterator[str]:
     if page.counted:
         yield f'<p class="soft">{html.escape(page.counted)}</p>'
     heads = ("feature", "kind", "groups", "table", "rows", "width", "missing", "unknown")
+    counted = any(row.missing is not None for row in page.features)
+    left_out = 0 if counted else 2
     rows = [
         (
             row.name,
@@ -193,7 +200,8 @@ def _features(page: Page) -> Iterator[str]:
         )
         for row in page.features
     ]
-    yield html.table(heads, rows, numbers=4)
+    shown = len(heads) - left_out
+    yield html.table(heads[:shown], [row[:shown] for row in rows], numbers=4 - left_out)
 
 
 def _percent(share: float | None) -> str:

@@ -25,7 +25,7 @@ from tzrec.training.report.hook import HistoryHook
 from tzrec.training.report.page import FeatureRow, Page, render
 from tzrec.training.report.scores import ScoreCollector
 from tzrec.training.report.svg import number
-from tzrec.training.report.tasks import Task, split_name, tasks_of
+from tzrec.training.report.tasks import Task, is_loss, split_name, tasks_of
 from tzrec.training.trainer import Trainer
 
 logger = logging.getLogger("tzrec")
@@ -90,7 +90,7 @@ class RunReport:
         shares = counts.shares() if counts is not None else []
         step = history.evaluations[-1]["step"] if history.evaluations else 0
         tiles = {
-            "rows": f"{self.hook.num_rows() * num_ranks():,}",
+            "rows": f"{self.hook.num_rows():,}",
             "steps": f"{trainer.state.step:,}",
             "rows/s": f"{ending.rate * num_ranks():,.0f}",
         }
@@ -110,7 +110,7 @@ class RunReport:
             seconds=self.hook.seconds(trainer),
             facts=facts,
             notes=ending.notes,
-            commands=_commands(self._dir, ending),
+            commands=_commands(self._config, self._dir, ending),
         )
 
 
@@ -194,11 +194,10 @@ def _metric_tiles(history: History, tasks: Sequence[Task]) -> dict[str, str]:
     if not history.evaluations:
         return {}
     last = history.evaluations[-1]
-    trained = {split_name(name, tasks)[0] for point in history.train for name in point["losses"]}
     metrics = {
         name: value
         for name, value in last["metrics"].items()
-        if split_name(name, tasks)[0] not in trained
+        if not is_loss(split_name(name, tasks)[0])
     } or last["metrics"]
     shown = list(metrics.items())[:_MOST_TILES]
     halves = last["half_widths"]
@@ -245,10 +244,14 @@ def _groups(config: EasyRecConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def _counted(shares: Sequence[Any], rows: str) -> str:
     if not shares:
-        return "Missing and unknown values are counted where features are generated in training."
+        return (
+            "Missing and unknown values are only counted where training generates the features "
+            "(data_config.fg_mode)."
+        )
     first = f" by the first of {num_ranks()} processes" if num_ranks() > 1 else ""
     return (
-        f"Missing: rows without a value. Unknown: values out of vocabulary. Of the {rows}{first}."
+        "Missing: share of rows without a value. Unknown: share of values without an id of their "
+        f"own, out of vocabulary. Of the {rows}{first}."
     )
 
 
@@ -262,7 +265,8 @@ def _facts(config: EasyRecConfig, rates: Sequence[float]) -> dict[str, str]:
     }
     if rates:
         facts["learning rate at the end"] = ", ".join(f"{rate:.5g}" for rate in rates)
-    machine = f"{platform.node()}, {platform.machine()}, {num_ranks()} process(es)"
+    processes = "1 process" if num_ranks() == 1 else f"{num_ranks()} processes"
+    machine = f"{platform.node()}, {platform.machine()}, {processes}"
     return facts | {
         "seed": str(train_config.seed),
         "versions": f"tzrec {tzrec.__version__}, torch {torch.__version__}, "
@@ -272,14 +276,19 @@ def _facts(config: EasyRecConfig, rates: Sequence[float]) -> dict[str, str]:
     }
 
 
-def _commands(model_dir: Location, ending: Ending) -> dict[str, str]:
+def _commands(
+    pipeline: EasyRecConfig, model_dir: Location, ending: Ending
+) -> dict[str, str]:
     config = shlex.quote(f"{model_dir}/pipeline.config")
     export = shlex.quote(f"{model_dir}/export")
     which = "best" if ending.best else "latest"
+    rows = "" if pipeline.eval_input_path else " --eval-input-path FILES"
     return {
-        "Train on": ending.go_on,
-        f"Evaluate the {which} checkpoint": f"tzrec eval {config} --checkpoint {which}",
+        "Go on training": ending.go_on,
+        f"Evaluate the {which} checkpoint": f"tzrec eval {config} --checkpoint {which}{rows}",
         "Export it for serving": f"tzrec export {config} --checkpoint-path {which} "
         f"--export-dir {export}",
+        "Measure what each feature is worth": f"tzrec importance {config} --checkpoint {which} "
+        f"--out {shlex.quote(f'{model_dir}/importance')}{rows}",
         "Look at the curves while it trains": f"tensorboard --logdir {shlex.quote(str(model_dir))}",
     }

@@ -86,8 +86,7 @@ class ScoreCollector:
             of_ranks = [None] * num_ranks()
             dist.all_gather_object(of_ranks, None if self._broken else own)
         try:
-            if None not in of_ranks:
-                self.results = self._results(of_ranks)
+            self.results = [] if None in of_ranks else self._results(of_ranks)
         except Exception as error:
             self._give_up(error)
         self._counters = {}
@@ -113,14 +112,17 @@ class ScoreCollector:
 
     def _results(self, of_ranks: list[dict[tuple[int, str], Any]]) -> list[TaskScores]:
         results = []
-        for key, counter in self._counters.items():
+        # A rank may have had no rows.
+        for key in sorted({key for states in of_ranks for key in states}):
             task = self._tasks[key[0]]
+            counter = self._counters.get(key)
+            counter = counter or _counter(key[1], task.num_class, torch.device("cpu"))
             states = [states[key] for states in of_ranks if key in states]
             results.append(TaskScores(task.name, task.label, counter.result(states)))
         return results
 
     def _give_up(self, error: Exception) -> None:
-        self._broken = True
+        self._broken, self.results = True, []
         logger.warning("the report will have no scores: %s: %s", type(error).__name__, error)
 
 

@@ -11,7 +11,7 @@ from tzrec.config.messages import which_field, which_msg
 from tzrec.config.specs import LOSSES, LossKind
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
-_SMALLER_IS_BETTER = {"mean_absolute_error", "mean_squared_error", "normalized_entropy", *LOSSES}
+_SMALLER_IS_BETTER = ("mean_absolute_error", "mean_squared_error", "normalized_entropy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +79,11 @@ def split_name(name: str, tasks: Sequence[Task]) -> tuple[str, str]:
     return name, ""
 
 
+def is_loss(name: str) -> bool:
+    """Returns whether a value, named without its task, is the mean of a loss."""
+    return name in LOSSES or name.endswith("loss")
+
+
 def larger_is_better(metric: str) -> bool:
     """Returns the better direction of a metric or loss, named without its task."""
-    return metric not in _SMALLER_IS_BETTER and not metric.endswith("loss")
+    return metric not in _SMALLER_IS_BETTER and not is_loss(metric)
