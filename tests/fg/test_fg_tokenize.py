@@ -211,7 +211,7 @@ def test_generated_tokens_are_read_as_numbers_or_text(tokenizer_file, column):
     found = handler.process_arrow({"f": pa.array(column)})["f"]
     assert found.values.tolist() == [1, 2, 4, 5, 4]
     assert found.lengths.tolist() == [2, 1, 1, 1]
-    with pytest.raises(FeatureError, match="row 1 .*'cat', which is not a whole number"):
+    with pytest.raises(FeatureError, match=r"row 1 .*'cat', which is not a whole number"):
         handler.process_arrow({"f": pa.array(["1", "cat"])})
     # Vocabulary of 6: no id is outside the table.
     assert handler.process_arrow({"f": pa.array([5, 6, -1])})["f"].values.tolist() == [5, 0, 0]
