@@ -86,7 +86,7 @@ def test_help_names_every_command(capsys):
     assert "tzrec 0" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["check", "train", "eval", "predict", "export", "doctor"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_examples(name, capsys):
     assert main([name, "--help"]) == 0
     out = capsys.readouterr().out

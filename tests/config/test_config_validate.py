@@ -188,6 +188,8 @@ CASES = [
      "57: model_config.feature_groups[0].feature_names[0]: feature 'user_id' is more than once in group 'wide'"),
     ("group twice", DEEPFM, ('group_name: "fm"', 'group_name: "deep"'),
      "66: model_config.feature_groups[2].group_name: group 'deep' is configured twice"),
+    ("group like a method of torch", DEEPFM, ('group_name: "fm"', 'group_name: "items"'),
+     "61: model_config.feature_groups[1].group_name: is 'items': it becomes part of parameter names"),
     ("no wide", DEEPFM, ('group_name: "wide"', 'group_name: "wyde"'),
      "70: model_config.deepfm: the model needs a feature group named 'wide'; did you mean 'wyde'?"),
     ("no deep", DEEPFM, ('group_name: "deep"', 'group_name: "dep"'),

@@ -93,6 +93,8 @@ CASES = {
     "no towers": (MMOE, (CTR + CVR + STAY, ""), "model_config.mmoe.task_towers: is missing: the model has no task"),
     "twin towers": (MMOE, ('tower_name: "cvr"', CTR_NAME), f"{TOWER}[1].tower_name: two towers are called 'ctr'"),
     "dotted name": (MMOE, (CTR_NAME, 'tower_name: "c.tr"'), f"{TOWER}[0].tower_name: is 'c.tr': it becomes part of parameter names"),
+    "name of torch": (MMOE, (CTR_NAME, 'tower_name: "type"'), f"{TOWER}[0].tower_name: is 'type': it becomes part"),
+    "word of Python": (MMOE, (CTR_NAME, 'tower_name: "return"'), f"{TOWER}[0].tower_name: is 'return': it becomes part"),
     "empty name": (MMOE, (CTR_NAME, 'tower_name: ""'), f"{TOWER}[0].tower_name: is '': it becomes part"),
     "no name": (MMOE, (CTR_NAME, ""), f"{TOWER}[0].tower_name: is missing"),
     "no loss": (MMOE, (BCE, ""), f"{TOWER}[0].losses: is missing: tower 'ctr' has nothing to learn"),

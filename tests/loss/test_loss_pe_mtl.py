@@ -82,6 +82,13 @@ def test_gradients_that_say_nothing_weigh_alike(gram):
     np.testing.assert_allclose(pareto_weights(gram, [0.2, 0.6]), [0.3, 0.7])
 
 
+def test_a_loss_without_gradient_does_not_stop_the_others():
+    gram = np.diag([0.0, 1.0, 4.0])
+    np.testing.assert_allclose(pareto_weights(gram, [0, 0, 0]), [0, 0.8, 0.2], atol=1e-6)
+    np.testing.assert_allclose(pareto_weights(gram, [0.1, 0, 0]), [0.1, 0.72, 0.18], atol=1e-6)
+    np.testing.assert_allclose(pareto_weights(np.diag([0.0, 3.0]), [0.2, 0.3]), [0.2, 0.8])
+
+
 @pytest.mark.parametrize("bounds", [[0.5, 0.5], [0.9, 0.2], [-0.1, 0.2]])
 def test_bounds_leave_something(bounds):
     with pytest.raises(ConfigError, match="pareto_min_loss_weight"):

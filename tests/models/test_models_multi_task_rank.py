@@ -229,7 +229,7 @@ def test_a_model_without_labels_predicts():
     [
         ((), "SimpleMultiTask has no task"),
         ((_ctr(), _ctr()), "two towers are called 'ctr'"),
-        ((_ctr().replace('"ctr"', '"c.tr"'),), "tower_name 'c.tr' cannot be part"),
+        ((_ctr().replace('"ctr"', '"c.tr"'),), "tower_name 'c.tr' becomes part"),
         ((_ctr().replace('"ctr"', '"keys"'),), "name of a method of torch"),
         (
             (_ctr().replace('"clk"', '"click"'),),

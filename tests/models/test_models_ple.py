@@ -73,7 +73,7 @@ def test_contract(name, check):
     [
         ("", "no extraction_networks"),
         (_network("a", 1) + _network("a", 1), "two extraction networks are called 'a'"),
-        (_network("a.b", 1), "cannot be part of a parameter name"),
+        (_network("a.b", 1), "becomes part of parameter names"),
     ],
 )
 def test_networks_are_there_and_have_names(networks, message):

@@ -40,7 +40,7 @@ def test_formula(dim: int, norm: str) -> None:
 def test_layer_order_and_parameter_names() -> None:
     mlp = MLP(4, [6, 3], use_bn=True, dropout_ratio=[0.5, 0.0], activation="nn.Sigmoid")
     kinds = [[type(m).__name__ for m in p.perceptron] for p in mlp.mlp]
-    layers = ["Linear", "BatchNorm1d", "Sigmoid", "Dropout"]
+    layers = ["Linear", "BatchNorm", "Sigmoid", "Dropout"]
     assert kinds == [layers, layers[:3]]
     names = [name for name, _ in mlp.named_parameters()]
     assert names[:3] == [
@@ -123,6 +123,20 @@ def test_batch_statistics() -> None:
     assert not MLP(3, [5], use_ln=True).uses_batch_statistics()
     assert MLP(3, [5], use_bn=True).uses_batch_statistics()
     assert MLP(3, [5], activation="Dice").uses_batch_statistics()
+
+
+@pytest.mark.parametrize("config", [{"use_bn": True}, {"activation": "Dice"}])
+def test_one_row_is_normalised_by_the_running_statistics(config) -> None:
+    torch.manual_seed(0)
+    mlp = MLP(3, [5, 2], **config)
+    mlp(torch.randn(40, 3))  # statistics that are not the initial ones
+    before = {name: value.clone() for name, value in mlp.state_dict().items()}
+    x = torch.randn(1, 3)
+    found = mlp(x)
+    found.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in mlp.parameters())
+    assert all(torch.equal(before[name], value) for name, value in mlp.state_dict().items())
+    torch.testing.assert_close(found, mlp.eval()(x))
 
 
 def test_config_message_fits() -> None:

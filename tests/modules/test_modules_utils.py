@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from tzrec.config.names import parameter_name_problem
 from tzrec.errors import ConfigError
 from tzrec.modules.utils import (
     BaseModule,
@@ -44,8 +45,14 @@ def test_xavier_init_bounds_weights_and_clears_bias() -> None:
     assert torch.equal(linear.bias, torch.zeros(20))
 
 
-@pytest.mark.parametrize("name", ["", "a.b", "keys", "items", "forward"])
+@pytest.mark.parametrize("name", ["", "a.b", "keys", "items", "forward", "training", "class"])
 def test_names_that_torch_refuses_are_config_errors(name: str) -> None:
     with pytest.raises(ConfigError, match="embedding_name"):
         check_module_name(name, "embedding_name")
     assert check_module_name("cat_1_emb", "embedding_name") == "cat_1_emb"
+
+
+def test_every_name_that_torch_takes_is_refused() -> None:
+    """The list in the config package, which knows no torch, is complete."""
+    public = [name for name in dir(nn.ModuleDict()) if not name.startswith("_")]
+    assert [name for name in public if not parameter_name_problem(name)] == []

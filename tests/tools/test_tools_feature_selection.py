@@ -3,14 +3,18 @@
 import csv
 import math
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from tzrec.cli import main
 from tzrec.config import prepare
 from tzrec.main import evaluate, train_and_evaluate
-from tzrec.tools import feature_selection
+from tzrec.tools import feature_importance, feature_selection
+from tzrec.tools.importance_files import draw_bars
 from tzrec.training.checkpoint.find import list_checkpoints
+from tzrec.training.permutation import Importance
 
 DROPOUT = "variational_dropout { regularization_lambda: 0.5 }\n  losses {"
 
@@ -92,11 +96,18 @@ def test_the_new_config_trains(with_dropout, tmp_path):
 
 
 def test_wrong_use_is_told(with_dropout, tmp_path, click_config, capsys):
-    assert run_selection(click_config(), tmp_path) == 2
+    assert run_selection(click_config(), tmp_path / "out") == 2
     assert "no variational_dropout" in capsys.readouterr().err
     assert run_selection(with_dropout, tmp_path, "--topk", "0") == 2
     assert "--topk is 0" in capsys.readouterr().err
     assert run_selection(with_dropout, tmp_path, "--model_dir", str(tmp_path / "none")) == 4
+
+
+def test_the_config_itself_is_not_overwritten(with_dropout, capsys):
+    before = with_dropout.read_text()
+    assert run_selection(with_dropout, with_dropout.parent / "." / "run" / "..") == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert with_dropout.read_text() == before
 
 
 def test_other_groups_than_trained_are_refused(with_dropout, tmp_path, capsys):
@@ -135,3 +146,39 @@ def test_importance_in_losses_orders_the_other_way_round(click_config, tmp_path)
     assert main([*arguments, "--metric", "aucc"]) == 2
     assert main([*arguments, "--rows", "0"]) == 2
     assert evaluate(str(path))["auc"] > 0.7
+
+
+def test_importance_of_rows_that_tell_nothing_is_told(click_config, tmp_path, capsys):
+    path = click_config("adagrad_optimizer")
+    edits = ["train_config.num_steps=2", "train_config.num_epochs=0"]
+    train_and_evaluate(str(path), edits=edits)
+    rows = pq.read_table(path.parent / "eval.parquet")
+    pq.write_table(rows.filter(pc.equal(rows["clk"], 1)), tmp_path / "clicked.parquet")
+    arguments = ["--eval-input-path", str(tmp_path / "clicked.parquet"), "--repeats", "1"]
+    assert main(["importance", str(path), "--out", str(tmp_path / "out"), *arguments]) == 0
+    told = capsys.readouterr().err
+    assert "shuffling never changes auc" in told
+    assert "0.000000 ±" not in told  # one repeat has no spread
+
+
+def test_the_first_metric_of_the_config_orders():
+    known = {"auc_ctr": "auc", "bce_ctr": "binary_cross_entropy", "auc_buy": "auc"}
+    assert feature_importance._choose(None, known) == "auc_ctr"
+    losses = {"binary_cross_entropy_b": "binary_cross_entropy", "l2_loss_a": "l2_loss"}
+    assert feature_importance._choose(None, losses) == "binary_cross_entropy_b"
+
+
+def test_the_spread_is_the_standard_deviation():
+    one = Importance("price", {"auc": [-0.2, -0.4, -0.3]})
+    mean, spread = feature_importance._worse(one, "auc", -1.0)
+    assert (mean, spread) == (pytest.approx(0.3), pytest.approx(0.1))
+    assert feature_importance._worse(Importance("a", {"auc": [0.5]}), "auc", 1.0) == (0.5, 0.0)
+
+
+def test_a_picture_of_many_and_strange_names(tmp_path):
+    names = ["a$b$", "<i>$x_{", *(f"feature_{index}" for index in range(4000))]
+    path = tmp_path / "bars.png"
+    values = [(name, 1.0) for name in names]
+    draw_bars(str(path), values, label="worse", errors=[0.1] * len(values))
+    with Image.open(path) as picture:
+        assert picture.height < 10_000

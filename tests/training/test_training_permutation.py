@@ -120,7 +120,9 @@ def test_only_what_a_model_reads_matters():
     rows = make_rows(sum(SIZES))
     rows["clk"] = [int(price > 0) for price in rows["price"]]
     entries = entries_of(make_features())
-    base, found = permutation_importance(PriceModel(), pool_of(rows), entries, repeats=4, seed=1)
+    base, found = permutation_importance(
+        PriceModel(), pool_of(rows), entries, repeats=4, seed=1, device=torch.device("cpu")
+    )
     assert base == {"auc": 1.0}
     changes = {one.name: one.changes["auc"] for one in found}
     assert list(changes) == list(entries)
@@ -132,3 +134,31 @@ def test_only_what_a_model_reads_matters():
             prices, labels = np.array(rows["price"]), np.array(rows["clk"])
             expected = [roc_auc_score(labels, prices[order]) - 1 for order in orders]
     np.testing.assert_allclose(changes["price"], expected, rtol=1e-6)
+
+
+class PlaceModel(PriceModel):
+    """Notes where the rows are that it gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = set()
+
+    def __call__(self, batch):
+        price = batch.dense_features["__BASE__"]["price"][:, 0]
+        self.places.add(price.device.type)
+        return price.sum(), ({}, {"probs": price}, batch)
+
+    def update_metric(self, predictions, batch, losses):
+        self.places |= {batch.labels["clk"].device.type, losses["mean"].device.type}
+
+    def compute_metric(self):
+        return {"second": torch.tensor(0.5), "first": torch.tensor(0.25)}
+
+
+def test_rows_go_to_where_the_model_is():
+    model, pool = PlaceModel(), pool_of(make_rows(sum(SIZES)))
+    base, _ = permutation_importance(
+        model, pool, {"price": ["price"]}, repeats=1, seed=1, device=torch.device("meta")
+    )
+    assert model.places == {"meta"}
+    assert list(base) == ["second", "first"]  # as the model has them

@@ -12,6 +12,7 @@ from test_training_trainer import _trainer
 from tzrec.training.hooks.base import StepResult
 from tzrec.training.location import location
 from tzrec.training.report import history as history_module
+from tzrec.training.report import hook as hook_module
 from tzrec.training.report.history import HISTORY_FILENAME, History
 from tzrec.training.report.hook import HistoryHook
 
@@ -198,12 +199,27 @@ def test_evaluations_that_only_the_result_file_has(tmp_path):
     rows = [{"global_step": step, "auc": step / 10} for step in (1, 3, 5)]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "train_eval_result_v2.txt").write_text(lines)
+    known = History(tmp_path / HISTORY_FILENAME)
+    known.add_evaluation(3, {"auc": 0.3}, {})
+    known.flush()
     hook = HistoryHook(tmp_path, 1)
     _Run(hook, step=4)
     assert [(r["step"], r["metrics"]) for r in hook.history.evaluations] == [
         (1, {"auc": 0.1}),
         (3, {"auc": 0.3}),
     ]
+
+
+def test_rows_are_of_all_ranks_even_when_their_number_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(hook_module, "num_ranks", lambda: 4)
+    first = HistoryHook(tmp_path, 1)
+    run = _Run(first)
+    run.steps(result(1.0, rows=10), result(1.0, rows=10))
+    first.after_save(run)
+    monkeypatch.setattr(hook_module, "num_ranks", lambda: 1)
+    again = HistoryHook(tmp_path, 1)
+    _Run(again, step=2).steps(result(1.0, rows=10))
+    assert again.num_rows() == 4 * 20 + 10
 
 
 def test_a_new_run_forgets_an_old_file(tmp_path):

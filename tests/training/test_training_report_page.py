@@ -21,6 +21,7 @@ from tzrec.training.report.bins import (
 )
 from tzrec.training.report.history import History
 from tzrec.training.report.page import FeatureRow, Page, metric_table, render
+from tzrec.training.report.run_report import _metric_tiles
 from tzrec.training.report.svg import Frame, Line, number
 from tzrec.training.report.tasks import Task
 
@@ -134,6 +135,15 @@ def test_metrics_stand_task_by_task(tmp_path):
     ]
 
 
+def test_one_evaluation_is_not_compared(tmp_path):
+    made = history(tmp_path, auc_ctr=(0.7,))
+    (row,) = Parsed(metric_table(made, [CTR])).table("metric")
+    assert row == {"metric": "auc", "at step 0": "0.70000", "95 % interval": "± 0.01000"}
+    made.train.clear()
+    (row,) = Parsed(metric_table(made, [CTR])).table("metric")
+    assert row["value"] == "0.70000"
+
+
 def test_each_task_has_its_colour_in_a_chart(tmp_path):
     made = history(tmp_path, auc_ctr=(0.7, 0.9), auc_cvr=(0.6, 0.5))
     found = {chart.title: chart for chart in charts.curve_charts(made, [CTR, CVR])}
@@ -164,6 +174,50 @@ def test_a_far_off_start_lies_outside(tmp_path):
         made.add_train(step, steps=1, losses={"l2_loss": loss}, metrics={}, lr=[0.1])
     chart = charts.curve_charts(made, [])[0]
     assert "lie outside" in chart.note
+
+
+def test_evaluations_are_always_in_the_picture(tmp_path):
+    made = History(tmp_path / "history")
+    for step in range(300):
+        made.add_train(step, steps=1, losses={"bce": 0.30}, metrics={"auc": 0.90}, lr=[0.1])
+    made.add_train(300, steps=1, losses={"bce": 0.31}, metrics={"auc": 0.91}, lr=[0.1])
+    made.add_evaluation(300, {"bce": 0.9, "auc": 0.6}, {})  # overfitted
+    for chart in charts.curve_charts(made, []):
+        assert chart.note == ""
+        (dot,) = ET.fromstring(chart.svg).iter(f"{SVG}circle")
+        assert 10 < float(dot.get("cy")) < 220
+
+
+def test_intervals_are_in_the_picture(tmp_path):
+    made = History(tmp_path / "history")
+    for step, value in ((10, 0.840), (20, 0.842)):
+        made.add_evaluation(step, {"auc": value}, {"auc": 0.01})
+    (chart,) = charts.curve_charts(made, [])
+    (band,) = (p for p in ET.fromstring(chart.svg).iter(f"{SVG}path") if "band" in p.get("class"))
+    heights = [float(point.split()[1]) for point in band.get("d").strip("MZ").split("L")]
+    assert len(heights) == 4
+    assert 10 < min(heights) < max(heights) < 220
+
+
+def test_tiles_are_the_metrics_of_the_first_tasks(tmp_path):
+    names = ("auc_cvr", "bce_loss_ctr", "auc_ctr", "other")
+    made = history(tmp_path, **dict.fromkeys(names, (0.5,)))
+    assert list(_metric_tiles(made, [CTR, CVR])) == ["auc_ctr", "auc_cvr", "other"]
+
+
+@pytest.mark.parametrize("num_points", [1, 2, 300, 301, 3999])
+def test_learning_rates_are_a_short_line(tmp_path, num_points):
+    made = History(tmp_path / "history")
+    for step in range(num_points):
+        made.add_train(step, steps=1, losses={}, metrics={}, lr=[0.1 + step])
+    picture = ET.fromstring(charts.rate_chart(made).svg)
+    if num_points == 1:
+        assert len(list(picture.iter(f"{SVG}circle"))) == 1
+        return
+    (line,) = (p for p in picture.iter(f"{SVG}path") if p.get("class") == "line c0")
+    points = line.get("d")[1:].split("L")
+    assert min(num_points, 150) <= len(points) <= 301
+    assert float(points[-1].split()[0]) == pytest.approx(340 - 12)
 
 
 def page(tmp_path, **parts):
@@ -206,6 +260,13 @@ def test_words_are_escaped(tmp_path):
     assert list(line.values()) == ['a"<i>', "id", "<g>", "t&t", "10", "8", "25.00%", "–"]
     for text in ("<v>", "<k>", "a < b", "run <it>", "tzrec '<x>'"):
         assert text in found.text
+
+
+def test_what_was_not_counted_has_no_columns(tmp_path):
+    row = FeatureRow("a", "id", ("g",), 8, "t", 10, None, None)
+    (line,) = page(tmp_path, features=[row]).table("feature")
+    assert list(line)[-1] == "width"
+    assert list(line.values()) == ["a", "id", "g", "t", "10", "8"]
 
 
 def some_bins():
@@ -283,9 +344,9 @@ def test_missing_and_unknown_values_are_counted(click_files, tmp_path):
     pq.write_table(table, tmp_path / "train.parquet")
     edits = ("data_config.fg_mode=FG_DAG", "train_config.num_epochs=1")
     train_and_evaluate(str(config), eval_input_path="", edits=edits)
-    found = {
-        row["feature"]: row for row in page_of(tmp_path / "run" / "report.html").table("feature")
-    }
+    page = page_of(tmp_path / "run" / "report.html")
+    assert "% missing" not in "".join(page.text)  # once is enough
+    found = {row["feature"]: row for row in page.table("feature")}
     assert found["price"]["missing"] == "12.50%"
     assert found["price"]["unknown"] == "–"
     assert found["tags"]["missing"] == "50.00%"

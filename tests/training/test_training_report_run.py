@@ -171,12 +171,13 @@ def test_commands_run_as_they_stand(trained):
     _, run = trained
     source = (run / "report.html").read_text()
     commands = [html.unescape(text) for text in re.findall("<pre>(.*?)</pre>", source)]
-    for command in commands[1:3]:
+    for command in commands[1:4]:
         program, *arguments = shlex.split(command)
         assert program == "tzrec"
         assert main(arguments) == 0
     assert (run / "export" / "model_acc.json").exists()
-    assert commands[3] == f"tensorboard --logdir {run}"
+    assert (run / "importance" / "importance.csv").exists()
+    assert commands[4] == f"tensorboard --logdir {run}"
 
 
 def test_the_summary_says_where_it_is(trained, tmp_path, caplog):
@@ -230,7 +231,9 @@ def test_an_evaluation_has_a_report_of_its_own(trained):
     metrics = evaluate(str(config), checkpoint_path="best", eval_result_filename="best.txt")
     page = page_of(run / "best.html")
     rows = {row["metric"]: row for row in page.table("metric")}
-    assert rows["auc"]["best"] == number(metrics["auc"])
+    assert rows["auc"]["value"] == number(metrics["auc"])
+    tiles = re.findall(r'class="tile"><b>.*?</b><small>(.*?)</small>', page.source)
+    assert tiles == ["auc"]
     assert set(page.charts()) == {"ROC curve", "calibration", "scores by label"}
     assert json.loads((run / "best.txt").read_text())["auc"] == metrics["auc"]
 
@@ -255,6 +258,9 @@ def test_without_evaluation(trained, tmp_path):
     page = page_of(run / "report.html")
     assert "Scores" not in page.text
     assert "ROC curve" not in page.charts()
+    assert f"tzrec eval {run}/pipeline.config --checkpoint latest --eval-input-path FILES" in (
+        "".join(page.text)
+    )
 
 
 def test_in_a_directory_with_a_scheme(trained):

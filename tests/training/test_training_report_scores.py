@@ -328,6 +328,36 @@ def test_rows_of_all_ranks_count(monkeypatch):
     check_both(found[0].scores.bins.scores, number_facts(found[1].scores), one)
 
 
+def test_rows_count_when_the_first_rank_has_none(monkeypatch):
+    told, one = [], both_tasks()
+
+    def gather(of_ranks, own):
+        told.append(own)
+        of_ranks[:] = [own, told[0]]
+
+    monkeypatch.setattr(scores_module, "num_ranks", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    both_tasks()
+    collector = ScoreCollector([CLICK, PRICE])
+    collector.start()
+    collector.finish()
+    found = collector.results
+    check_both(found[0].scores.bins.scores, number_facts(found[1].scores), one)
+
+
+def test_an_error_leaves_no_scores_of_an_earlier_evaluation():
+    score, label = clicks(10)
+    collector = ScoreCollector([CLICK])
+    predictions = {"probs": torch.from_numpy(score)}
+    collector.add(predictions, SimpleNamespace(labels={"clk": torch.from_numpy(label)}))
+    collector.finish()
+    assert len(collector.results) == 1
+    collector.start()
+    collector.add(predictions, SimpleNamespace(labels=None))
+    collector.finish()
+    assert collector.results == []
+
+
 def test_ranks_wait_for_a_broken_one(monkeypatch, caplog):
     asked = []
 

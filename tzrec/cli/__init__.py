@@ -99,5 +99,5 @@ def _commands_with(flag: str) -> list[str]:
 
 def help_text() -> str:
     """Returns what ``tzrec --help`` shows."""
-    commands = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+    commands = "\n".join(f"  {name:<11} {what}" for name, what in COMMANDS.items())
     return _HELP.format(version=__version__, commands=commands)

@@ -35,6 +35,7 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "tensorboard": ("2.16", ""),
     "numba": ("0.60", ""),
     "psutil": ("5.9", ""),
+    "matplotlib": ("3.8", "tzrec importance, feature_selection --visualize"),
     "tqdm": ("4.66", ""),
     "iopath": ("0.1.10", ""),
     "pyre-extensions": ("0.0.32", ""),

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-report",
         action="store_true",
-        help="do not write a report (curves of the scores) beside the result file",
+        help="do not write a report (ROC, calibration, scores) beside the result file",
     )
     add_edits(parser)
 

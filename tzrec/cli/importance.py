@@ -27,16 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHICH",
         help="latest (the default), best (by export_config), or a checkpoint directory",
     )
-    parser.add_argument("--eval-input-path", metavar="FILES", help="rows with labels")
     parser.add_argument(
-        "--metric", metavar="NAME", help="orders the features (default: the first metric)"
+        "--eval-input-path", metavar="FILES", help="rows with labels (default: the config's)"
+    )
+    parser.add_argument(
+        "--metric", metavar="NAME", help="orders the features (default: the first of the config)"
     )
     parser.add_argument(
         "--rows",
         type=int,
         default=100_000,
         metavar="N",
-        help="rows to measure on, held in memory (default: %(default)s)",
+        help="measure on the first N rows, held in memory (default: %(default)s)",
     )
     parser.add_argument(
         "--repeats",

@@ -156,6 +156,7 @@ def _summary(demo: Demo, log: ClickLog, auc: float, seconds: float) -> str:
     things = {
         f"{config}": "the job, in one file: read it, it has comments",
         f"{root / 'model'}": "checkpoints, metrics of each evaluation, TensorBoard events",
+        f"{root / 'model' / 'report.html'}": "the run in pictures: open it in a browser",
         f"{demo.export}": "the model for serving",
         f"{demo.predictions}": "user, item, label and predicted probability of the test rows",
     }
@@ -176,6 +177,7 @@ Try next
   tzrec train {config} --model-dir {root}/wider \\
       --set model_config.deepfm.deep.hidden_units=[256,128]
   tzrec eval {config} --eval-input-path {test}
+  tzrec importance {config} --rows 10000 --out {root}/importance
   tensorboard --logdir {root}/model
 and see how an error looks:
   tzrec check {config} --data --set data_config.label_fields=click

@@ -24,7 +24,9 @@ def pareto_weights(gram: Array, lower_bounds: Sequence[float]) -> Array:
         min_w | sum_i w_i g_i |^2      with sum_i w_i = 1 and w_i >= c_i
 
     Without bounds the sum is the shortest vector in the convex hull of the gradients, which is
-    a descent direction of every loss, or 0 at a Pareto-stationary point (Désidéri 2012).
+    a descent direction of every loss, or 0 at a Pareto-stationary point (Désidéri 2012). A loss
+    without gradient (all its rows weigh 0) is hurt by no step: it gets its bound only, where
+    the bare minimum would give it all and stop the others.
 
     Args:
         gram: (n, n), inner products ``g_i . g_j`` of the gradients.
@@ -47,9 +49,12 @@ def pareto_weights(gram: Array, lower_bounds: Sequence[float]) -> Array:
     largest = gram.diagonal().max() if np.isfinite(gram).all() else 0.0
     if largest <= 0.0:
         return bounds + left * even
+    moving = gram.diagonal() > 0.0
     # w = c + left * v with v in the simplex: the hull of the points left * g_i + sum_j c_j g_j.
-    points = left * np.eye(len(bounds)) + bounds
-    return bounds + left * _shortest_in_hull(points @ (gram / largest) @ points.T)
+    points = (left * np.eye(len(bounds)) + bounds)[moving]
+    weights = bounds.copy()
+    weights[moving] += left * _shortest_in_hull(points @ (gram / largest) @ points.T)
+    return weights
 
 
 def _shortest_in_hull(gram: Array) -> Array:

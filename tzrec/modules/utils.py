@@ -6,6 +6,7 @@ import enum
 
 from torch import nn
 
+from tzrec.config.names import parameter_name_problem
 from tzrec.errors import ConfigError
 
 
@@ -74,13 +75,9 @@ def check_module_name(name: str, what: str) -> str:
     """Returns ``name`` if it can be a part of a parameter name.
 
     Raises:
-        ConfigError: it holds a dot, which separates the parts of a parameter name, or is the
-            name of a method of torch's containers.
+        ConfigError: it cannot, see `parameter_name_problem`.
     """
-    if not name or "." in name:
-        raise ConfigError(
-            f"{what} {name!r} cannot be part of a parameter name: it must not be empty nor hold '.'"
-        )
-    if hasattr(nn.ModuleDict, name):
-        raise ConfigError(f"{what} {name!r} is the name of a method of torch; choose another name")
+    problem = parameter_name_problem(name)
+    if problem:
+        raise ConfigError(f"{what} {name!r} becomes part of parameter names: {problem}")
     return name

@@ -5,20 +5,18 @@ from __future__ import annotations
 import logging
 import posixpath
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tzrec.config import prepare
-from tzrec.config.specs import LOSSES, METRICS
 from tzrec.constant import Mode
 from tzrec.errors import ConfigError, did_you_mean
 from tzrec.storage import file_system
 from tzrec.tools.importance_files import draw_bars, write_csv
 from tzrec.training.permutation import Importance
+from tzrec.training.report.tasks import is_loss, larger_is_better, split_name, tasks_of
 
 logger = logging.getLogger("tzrec")
-
-_LESS_IS_BETTER = (*LOSSES, "mean_absolute_error", "mean_squared_error", "normalized_entropy")
 
 
 def feature_importance(
@@ -59,15 +57,24 @@ def feature_importance(
             hint="give --eval-input-path",
         )
     base, found = _measure(config, checkpoint_path, num_rows=num_rows, repeats=repeats, seed=seed)
-    metric = _choose(metric, base)
-    sign = 1.0 if _less_is_better(metric) else -1.0
+    plain = {name: split_name(name, tasks_of(config))[0] for name in base}
+    metric = _choose(metric, plain)
+    sign = -1.0 if larger_is_better(plain[metric]) else 1.0
     found.sort(key=lambda one: -sign * statistics.fmean(one.changes[metric]))
     _write(output_dir, found, metric, sign)
     width = max(len(one.name) for one in found)
     logger.info("%s is %.6f; with one feature shuffled it gets worse by", metric, base[metric])
     for one in found:
-        logger.info("  %-*s %10.6f ± %.6f", width, one.name, *_worse(one, metric, sign))
-    logger.info("wrote %s", posixpath.join(output_dir, "importance.csv"))
+        mean, spread = _worse(one, metric, sign)
+        told = f" ± {spread:.6f}" if repeats > 1 else ""
+        logger.info("  %-*s %10.6f%s", width, one.name, mean, told)
+    if not any(abs(change) > 0 for one in found for change in one.changes[metric]):
+        logger.warning(
+            "shuffling never changes %s: do the rows have labels of one class only? take more "
+            "(--rows) or others (--eval-input-path), or another --metric",
+            metric,
+        )
+    logger.info("wrote importance.csv and importance.png to %s", output_dir)
     return found
 
 
@@ -100,29 +107,28 @@ def _measure(
         read = model.model.get_features_in_feature_groups(groups)
         entries = permutation.entries_of(read)
         logger.info("%d features, %d times each, on %d rows", len(entries), repeats, pool.num_rows)
-        return permutation.permutation_importance(model, pool, entries, repeats=repeats, seed=seed)
+        return permutation.permutation_importance(
+            model, pool, entries, repeats=repeats, seed=seed, device=device
+        )
 
 
-def _choose(metric: str | None, base: dict[str, float]) -> str:
+def _choose(metric: str | None, known: Mapping[str, str]) -> str:
+    """Returns the metric that orders; ``known`` are those of the model, and without their task."""
     if metric is None:
-        return next((m for m in base if not _less_is_better(m)), next(iter(base)))
-    if metric not in base:
+        return next((name for name in known if not is_loss(known[name])), next(iter(known)))
+    if metric not in known:
         raise ConfigError(
-            f"--metric: the model has no metric {metric!r}{did_you_mean(metric, base)}",
-            hint=f"it has {', '.join(base)}",
+            f"--metric: the model has no metric {metric!r}{did_you_mean(metric, known)}",
+            hint=f"it has {', '.join(known)}",
         )
     return metric
 
 
-def _less_is_better(metric: str) -> bool:
-    if any(metric == name or metric.startswith(f"{name}_") for name in _LESS_IS_BETTER):
-        return True
-    return not any(metric == name or metric.startswith(f"{name}_") for name in METRICS)
-
-
 def _worse(one: Importance, metric: str, sign: float) -> tuple[float, float]:
+    """Returns the mean over the repeats, and their standard deviation."""
     changes = [sign * change for change in one.changes[metric]]
-    return statistics.fmean(changes), statistics.pstdev(changes)
+    spread = statistics.stdev(changes) if len(changes) > 1 else 0.0
+    return statistics.fmean(changes), spread
 
 
 def _write(output_dir: str, found: list[Importance], metric: str, sign: float) -> None:

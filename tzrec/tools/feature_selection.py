@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import posixpath
 import sys
 from typing import Any
@@ -18,10 +19,15 @@ from tzrec.config.load import save_message
 from tzrec.config.prune import prune_features
 from tzrec.errors import CheckpointError, ConfigError
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
-from tzrec.storage import file_system
+from tzrec.storage import file_system, is_remote
 from tzrec.tools.importance_files import draw_bars, write_csv
 
 logger = logging.getLogger("tzrec")
+
+DESCRIPTION = (
+    "Writes a config with the features that a run with model_config.variational_dropout has "
+    "dropped least, and a table of how often it drops each."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +60,12 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.topk < 1:
         raise ConfigError(f"--topk is {args.topk}, must be at least 1")
+    path = posixpath.join(args.output_dir, posixpath.basename(args.pipeline_config_path))
+    if _same_place(path, args.pipeline_config_path):
+        raise ConfigError(
+            f"--output_dir is the folder of the config: {path} would be overwritten",
+            hint="give another --output_dir",
+        )
     config = prepare(args.pipeline_config_path, model_dir=args.model_dir).config
     if not config.model_config.HasField("variational_dropout"):
         raise ConfigError(
@@ -80,7 +92,6 @@ def run(args: argparse.Namespace) -> None:
     pruned = prune_features(config, keep)
     if args.clear_variational_dropout:
         pruned.model_config.ClearField("variational_dropout")
-    path = posixpath.join(args.output_dir, posixpath.basename(args.pipeline_config_path))
     save_message(pruned, path)
     logger.info(
         "wrote %s: %d of %d feature_configs",
@@ -88,6 +99,7 @@ def run(args: argparse.Namespace) -> None:
         len(pruned.feature_configs),
         len(config.feature_configs),
     )
+    logger.info("train it in a directory of its own: tzrec train %s --model-dir DIR", path)
 
 
 def drop_probabilities(config: EasyRecConfig) -> dict[str, dict[str, float]]:
@@ -131,6 +143,12 @@ def _members(config: EasyRecConfig, name: str) -> set[str]:
     return {n for group in groups if group.group_name == name for n in group.feature_names}
 
 
+def _same_place(path: str, other: str) -> bool:
+    if is_remote(path) or is_remote(other):
+        return path == other
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
 def _make_directory(path: str) -> None:
     system, inner = file_system(path)
     system.makedirs(inner, exist_ok=True)
@@ -150,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     from tzrec.cli.parser import Parser
 
     parser = Parser(
-        prog="python -m tzrec.tools.feature_selection", description=__doc__, spellings=False
+        prog="python -m tzrec.tools.feature_selection", description=DESCRIPTION, spellings=False
     )
     add_arguments(parser)
     return interface_command(parser, run, argv)

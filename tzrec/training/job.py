@@ -252,7 +252,7 @@ class TrainingJob:
                 metrics=self._hook(trainer, CheckpointHook).last_metrics,
                 model_dir=self.model_dir,
                 best=best,
-                notes=notes,
+                notes=[*_missing_values(trainer), *notes],
                 report=report,
             ),
         )
@@ -270,8 +270,6 @@ class TrainingJob:
 
     def _notes(self, trainer: Trainer, bad_rows: int) -> list[str]:
         notes: list[str] = []
-        counts = getattr(trainer.loader, "feature_counts", None)
-        notes += counts.lines() if counts is not None else []
         if bad_rows:
             notes.append(f"{bad_rows:,} bad rows were left out (data_config.max_bad_rows)")
         if skipped := self._hook(trainer, NonFiniteGuard).num_skipped:
@@ -289,3 +287,9 @@ class TrainingJob:
                 f"{every} (gradient_accumulation_steps), the checkpoint keeps their gradients"
             )
         return notes + self._hook(trainer, ConstantColumns).findings()
+
+
+def _missing_values(trainer: Trainer) -> list[str]:
+    """Returns how often features were missing or unknown; the report has them in a table."""
+    counts = getattr(trainer.loader, "feature_counts", None)
+    return counts.lines() if counts is not None else []

@@ -127,7 +127,13 @@ def _ragged_index(lengths: Tensor, rows: Tensor) -> Tensor:
 
 
 def permutation_importance(
-    model: Any, pool: RowPool, entries: Mapping[str, Sequence[str]], *, repeats: int, seed: int
+    model: Any,
+    pool: RowPool,
+    entries: Mapping[str, Sequence[str]],
+    *,
+    repeats: int,
+    seed: int,
+    device: torch.device,
 ) -> tuple[dict[str, float], list[Importance]]:
     """Measures every entry: the metrics with its values shuffled among the rows.
 
@@ -139,17 +145,18 @@ def permutation_importance(
         entries: entry → features that are shuffled together.
         repeats: shuffles per entry.
         seed: of the shuffles.
+        device: where the model is.
 
     Returns:
         The metrics as they are, and the entries in their order.
     """
     generator = torch.Generator().manual_seed(seed)
-    base = _metrics(model, pool.batches())
+    base = _metrics(model, pool.batches(), device)
     measured, reported = [], time.monotonic()
     for number, (name, features) in enumerate(entries.items(), start=1):
         changes: dict[str, list[float]] = {key: [] for key in base}
         for _ in range(repeats):
-            found = _metrics(model, pool.batches(features, generator))
+            found = _metrics(model, pool.batches(features, generator), device)
             for key, value in base.items():
                 changes[key].append(found[key] - value)
         measured.append(Importance(name, changes))
@@ -159,7 +166,9 @@ def permutation_importance(
     return base, measured
 
 
-def _metrics(model: Any, batches: Iterable[tuple[Batch, Batch]]) -> dict[str, float]:
+def _metrics(
+    model: Any, batches: Iterable[tuple[Batch, Batch]], device: torch.device
+) -> dict[str, float]:
     """Metrics of predictions for the second batch of each pair.
 
     Rows are grouped (grouped metrics, sessions) by the first one.
@@ -169,10 +178,11 @@ def _metrics(model: Any, batches: Iterable[tuple[Batch, Batch]]) -> dict[str, fl
     try:
         with torch.no_grad(), torch.random.fork_rng():
             for batch, shuffled in batches:
-                _, (_, predictions, _) = model(shuffled)
+                batch = batch.to(device)
+                _, (_, predictions, _) = model(shuffled.to(device))
                 losses = model.model.loss(predictions, batch)
                 model.model.update_metric(predictions, batch, losses)
             found = model.model.compute_metric()
     finally:
         model.train(was_training)
-    return {key: float(value) for key, value in sorted(found.items())}
+    return {key: float(value) for key, value in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,7 +115,8 @@ def row_rate(trainer: Trainer, progress: ProgressHook) -> float:
 
 def go_on(trainer: Trainer, model_dir: str | os.PathLike[str]) -> str:
     """Returns the command that goes on with a run."""
-    return f"tzrec train {model_dir}/pipeline.config --continue{_further(trainer)}"
+    config = shlex.quote(f"{model_dir}/pipeline.config")
+    return f"tzrec train {config} --continue{_further(trainer)}"
 
 
 def _shares(timer: PartTimer) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from tzrec.config.names import parameter_name_problem
 from tzrec.config.problem import Problem
 from tzrec.errors import did_you_mean
 
@@ -71,9 +72,6 @@ def missing_group(name: str, kinds: tuple[str, ...], spare: Iterable[str]) -> tu
 
 def name_of_parameters(where: str, name: str) -> Iterator[Problem]:
     """Yields a problem if ``name`` cannot be a part of parameter names."""
-    if not name or "." in name:
-        yield Problem(
-            where,
-            f"is {name!r}: it becomes part of parameter names, so it must not be empty nor hold "
-            "'.'",
-        )
+    problem = parameter_name_problem(name)
+    if problem:
+        yield Problem(where, f"is {name!r}: it becomes part of parameter names, so {problem}")

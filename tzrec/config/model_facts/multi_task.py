@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 TOWERS = ("task_towers",)
 
 
-def _mmoe(context: Context) -> Iterator[Problem]:
-    """Gates choose among experts."""
+def lone_expert(context: Context) -> Iterator[Problem]:
+    """Gates choose among several experts."""
     if context.model.num_expert == 1:
         yield warning(
             f"{context.model_path}.num_expert",
@@ -100,7 +100,7 @@ MODELS: Mapping[str, ModelFacts] = {
     "SimpleMultiTask": ModelFacts(
         "tzrec.models.simple_multi_task", first_group=DEEP, towers=TOWERS
     ),
-    "MMoE": ModelFacts("tzrec.models.mmoe", first_group=DEEP, towers=TOWERS, check=_mmoe),
+    "MMoE": ModelFacts("tzrec.models.mmoe", first_group=DEEP, towers=TOWERS, check=lone_expert),
     "PLE": ModelFacts("tzrec.models.ple", first_group=DEEP, towers=TOWERS, check=_ple),
     "ESMM": ModelFacts(
         "tzrec.models.esmm",

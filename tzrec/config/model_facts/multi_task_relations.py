@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tzrec.config.model_facts.base import DEEP, ModelFacts, missing_group
+from tzrec.config.model_facts.multi_task import TOWERS, lone_expert
 from tzrec.config.model_facts.widths import group_widths
 from tzrec.config.problem import Problem, warning
 from tzrec.errors import did_you_mean
@@ -14,8 +15,6 @@ from tzrec.protos.model_pb2 import DEEP as DEEP_TYPE
 if TYPE_CHECKING:
     from tzrec.config.validate.frame import Context
 
-_TOWERS = ("task_towers",)
-
 
 def _gates_choose(context: Context) -> Iterator[Problem]:
     """Gates are there only with experts, and choose among several."""
@@ -23,11 +22,8 @@ def _gates_choose(context: Context) -> Iterator[Problem]:
     for field in ("gate_mlp", "num_expert"):
         if model.HasField(field) and not model.HasField("expert_mlp"):
             yield warning(f"{path}.{field}", "has no effect without expert_mlp")
-    if model.HasField("expert_mlp") and model.num_expert == 1:
-        yield warning(
-            f"{path}.num_expert",
-            "is 1: the gates have nothing to choose from, all tasks share the one expert",
-        )
+    if model.HasField("expert_mlp"):
+        yield from lone_expert(context)
 
 
 def _earlier_towers(context: Context, field: str) -> Iterator[Problem]:
@@ -230,13 +226,13 @@ def _tables(context: Context, group: Any) -> Iterator[tuple[bool, str, str]]:
 
 
 MODELS: Mapping[str, ModelFacts] = {
-    "DBMTL": ModelFacts("tzrec.models.dbmtl", first_group=DEEP, towers=_TOWERS, check=_dbmtl),
-    "DC2VR": ModelFacts("tzrec.models.dc2vr", first_group=DEEP, towers=_TOWERS, check=_dc2vr),
+    "DBMTL": ModelFacts("tzrec.models.dbmtl", first_group=DEEP, towers=TOWERS, check=_dbmtl),
+    "DC2VR": ModelFacts("tzrec.models.dc2vr", first_group=DEEP, towers=TOWERS, check=_dc2vr),
     "PEPNet": ModelFacts(
         "tzrec.models.pepnet",
         required_groups={"all": DEEP},
         optional_groups={"domain": DEEP, "uia": DEEP},
-        towers=_TOWERS,
+        towers=TOWERS,
         label_columns=("domain_input_name",),
         check=_pepnet,
     ),
@@ -244,7 +240,7 @@ MODELS: Mapping[str, ModelFacts] = {
         "tzrec.models.stem",
         required_groups={"shared": DEEP},
         reads_all_groups=True,
-        towers=_TOWERS,
+        towers=TOWERS,
         check=_stem,
     ),
 }

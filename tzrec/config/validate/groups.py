@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tzrec.config.model_facts.base import name_of_parameters
 from tzrec.config.problem import Problem, warning
 from tzrec.config.validate.frame import Context, group_type_name, quoted
 from tzrec.config.validate.objectives import row_group_features
@@ -20,7 +21,7 @@ def _groups(context: Context) -> Iterator[tuple[str, Any]]:
 
 
 def names(context: Context) -> Iterator[Problem]:
-    """Names are unique, and no group is empty."""
+    """Names are unique and usable, and no group is empty."""
     seen: set[str] = set()
     if not context.config.model_config.feature_groups and context.config.HasField("model_config"):
         yield Problem(
@@ -32,6 +33,8 @@ def names(context: Context) -> Iterator[Problem]:
         if group.group_name in seen:
             yield Problem(f"{path}.group_name", f"group {group.group_name!r} is configured twice")
         seen.add(group.group_name)
+        if group.HasField("group_name"):
+            yield from name_of_parameters(f"{path}.group_name", group.group_name)
         if not group.feature_names and not group.sequence_groups:
             yield Problem(f"{path}.feature_names", f"group {group.group_name!r} has no features")
 
@@ -163,6 +166,8 @@ def _nested(context: Context, path: str, group: Any, taken: Counter[str]) -> Ite
             )
         elif taken[name] > 1 or (sub.group_name and name in context.groups):
             yield Problem(f"{here}.group_name", f"another group is called {name!r} too")
+        if sub.group_name:
+            yield from name_of_parameters(f"{here}.group_name", sub.group_name)
         found = [known[n] for n in sub.feature_names if n in known]
         if not sub.feature_names:
             yield Problem(f"{here}.feature_names", f"sequence group {name!r} has no features")

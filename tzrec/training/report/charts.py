@@ -77,7 +77,8 @@ def rate_chart(history: History) -> Chart | None:
         return None
     # A resumed run may have other groups.
     groups = range(min(len(point["lr"]) for point in points))
-    points = points[:: -(-len(points) // _MOST_POINTS)] + points[-1:]
+    every = -(-len(points) // _MOST_POINTS)
+    points = [*points[:-1:every], points[-1]]
     x = [point["step"] for point in points]
     lines = [Line(f"lr_g{g}", x, [p["lr"][g] for p in points], colour=g) for g in groups]
     return _line_chart("learning rate", lines, (0.0, max(max(line.y) for line in lines) * 1.05))
@@ -117,11 +118,11 @@ def _curve_chart(name: str, lines: list[Line]) -> Chart:
     note = ""
     # A few steps, mostly the first, are far off; beside them the others would be a flat line.
     if len(trained) and larger_is_better(name):
-        cut = min(np.quantile(trained, 0.02), *evaluated)
+        cut = min([np.quantile(trained, 0.02), *evaluated])
         if high - cut < 0.4 * (high - low):
             low, note = float(cut), "Lower values of some steps lie outside."
     elif len(trained):
-        cut = max(np.quantile(trained, 0.98), *evaluated)
+        cut = max([np.quantile(trained, 0.98), *evaluated])
         if cut - low < 0.4 * (high - low):
             high, note = float(cut), "Higher values of some steps lie outside."
     margin = _MARGIN * (high - low)
@@ -129,7 +130,9 @@ def _curve_chart(name: str, lines: list[Line]) -> Chart:
 
 
 def _finite(lines: Iterable[Line]) -> Floats:
-    return np.array([value for line in lines for value in line.y if math.isfinite(value)])
+    """Returns all values of lines and the ends of their intervals."""
+    values = (value for line in lines for value in (*line.y, *line.low, *line.high))
+    return np.array([value for value in values if math.isfinite(value)])
 
 
 def _line_chart(name: str, lines: list[Line], y: Range, note: str = "") -> Chart:

@@ -41,7 +41,7 @@ svg text.in { fill: var(--text); }
 .c3 { color: var(--c3); } .c4 { color: var(--c4); } .c5 { color: var(--c5); }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12.5px; }
 .legend svg { display: inline-block; width: 22px; height: 10px; margin-right: 5px; }
-.scroll { overflow: auto; max-height: 560px; }
+.scroll { overflow: auto; max-height: 560px; margin-top: 8px; }
 table { border-collapse: collapse; font-size: 14px; }
 th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid var(--grid);
   vertical-align: top; } th { color: var(--soft); font-weight: 500; }

@@ -190,7 +190,7 @@ def _write(path: Location, page: Callable[[], Page]) -> str:
 
 
 def _metric_tiles(history: History, tasks: Sequence[Task]) -> dict[str, str]:
-    """Returns the first metrics of the last evaluation, losses only where there is nothing else."""
+    """Returns the first metrics of the last evaluation by task; losses if there is nothing else."""
     if not history.evaluations:
         return {}
     last = history.evaluations[-1]
@@ -199,7 +199,9 @@ def _metric_tiles(history: History, tasks: Sequence[Task]) -> dict[str, str]:
         for name, value in last["metrics"].items()
         if not is_loss(split_name(name, tasks)[0])
     } or last["metrics"]
-    shown = list(metrics.items())[:_MOST_TILES]
+    order = {task.name: index for index, task in enumerate(tasks)}
+    by_task = sorted(metrics, key=lambda name: order.get(split_name(name, tasks)[1], len(order)))
+    shown = [(name, metrics[name]) for name in by_task[:_MOST_TILES]]
     halves = last["half_widths"]
     return {
         name: number(value) + (f" ± {number(halves[name])}" if halves.get(name) else "")
@@ -276,9 +278,7 @@ def _facts(config: EasyRecConfig, rates: Sequence[float]) -> dict[str, str]:
     }
 
 
-def _commands(
-    pipeline: EasyRecConfig, model_dir: Location, ending: Ending
-) -> dict[str, str]:
+def _commands(pipeline: EasyRecConfig, model_dir: Location, ending: Ending) -> dict[str, str]:
     config = shlex.quote(f"{model_dir}/pipeline.config")
     export = shlex.quote(f"{model_dir}/export")
     which = "best" if ending.best else "latest"
