@@ -189,7 +189,7 @@ CASES = [
     ("group twice", DEEPFM, ('group_name: "fm"', 'group_name: "deep"'),
      "66: model_config.feature_groups[2].group_name: group 'deep' is configured twice"),
     ("group like a method of torch", DEEPFM, ('group_name: "fm"', 'group_name: "items"'),
-     "61: model_config.feature_groups[1].group_name: is 'items': it becomes part of parameter names"),
+     "61: model_config.feature_groups[1].group_name: is 'items': it becomes part of parameter names, so it must not be the name of a method of torch"),
     ("no wide", DEEPFM, ('group_name: "wide"', 'group_name: "wyde"'),
      "70: model_config.deepfm: the model needs a feature group named 'wide'; did you mean 'wyde'?"),
     ("no deep", DEEPFM, ('group_name: "deep"', 'group_name: "dep"'),
@@ -323,7 +323,10 @@ def test_wrong_config(problems_of, case):
     assert error.exit_code == 2
 
 
-MODEL_OF_LATER = ("deepfm {\n    deep { hidden_units: [64, 32] }\n    final { hidden_units: [16] }\n  }", "dssm {}")
+MODEL_OF_LATER = (
+    "deepfm {\n    deep { hidden_units: [64, 32] }\n    final { hidden_units: [16] }\n  }",
+    "dssm {}",
+)
 LATER = [
     ("dssm", DEEPFM, MODEL_OF_LATER, "70: model_config.dssm: model DSSM comes with a later version"),
     ("sampler", DEEPFM, ("num_workers: 2", 'negative_sampler { input_path: "x" }'),
