@@ -13,7 +13,7 @@ import sys
 from command import ROOT, main
 from runs import DataSet, Model
 
-# PaddleRec's table: mean over the epochs' ends; the best in brackets.
+# PaddleRec's table: mean, the best in brackets.
 PADDLE_MMOE = {"auc_income": ".94465 (.94937)", "auc_marital": ".99324 (.99419)"}
 
 DATASET = DataSet(
