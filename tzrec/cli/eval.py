@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tzrec.cli.job import check_early, start
-from tzrec.cli.parser import add_config, add_edits, config_of
+from tzrec.cli.parser import add_checkpoint, add_config, add_edits, config_of
 from tzrec.constant import EVAL_RESULT_FILENAME
 
 DESCRIPTION = "Evaluates a checkpoint and appends the metrics to a file in the run directory."
@@ -19,13 +19,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``tzrec eval``."""
     add_config(parser)
-    parser.add_argument(
-        "--checkpoint",
-        "--checkpoint-path",
-        dest="checkpoint_path",
-        metavar="WHICH",
-        help="latest (the default), best (by export_config), or a checkpoint directory",
-    )
+    add_checkpoint(parser)
     parser.add_argument("--eval-input-path", metavar="FILES", help="evaluation data")
     parser.add_argument(
         "--eval-result-filename",

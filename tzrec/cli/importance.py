@@ -6,7 +6,7 @@ import argparse
 
 from tzrec.cli.console import UsageError
 from tzrec.cli.job import check_early, start
-from tzrec.cli.parser import add_config, add_edits, config_of
+from tzrec.cli.parser import add_checkpoint, add_config, add_edits, config_of
 
 DESCRIPTION = (
     "Measures what each feature is worth to a trained model: how much worse the metrics get "
@@ -20,13 +20,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``tzrec importance``."""
     add_config(parser)
-    parser.add_argument(
-        "--checkpoint",
-        "--checkpoint-path",
-        dest="checkpoint_path",
-        metavar="WHICH",
-        help="latest (the default), best (by export_config), or a checkpoint directory",
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         "--eval-input-path", metavar="FILES", help="rows with labels (default: the config's)"
     )

@@ -134,6 +134,17 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pipeline-config-path", metavar="CONFIG", help=argparse.SUPPRESS)
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--checkpoint``."""
+    parser.add_argument(
+        "--checkpoint",
+        "--checkpoint-path",
+        dest="checkpoint_path",
+        metavar="WHICH",
+        help="latest (the default), best (by export_config), or a checkpoint directory",
+    )
+
+
 def add_edits(parser: argparse.ArgumentParser) -> None:
     """Adds ``--set``."""
     parser.add_argument(
