@@ -245,28 +245,3 @@ def _first_bad(values: pa.Array, cast: Callable[[pa.Array], pa.Array]) -> int:
         except pa.ArrowInvalid:
             bad = middle
     return good
-
-
-def fill_rows(
-    values: NDArray[Any], lengths: Int32Array, default: NDArray[Any]
-) -> tuple[NDArray[Any], Int32Array]:
-    """Gives every row without values those of ``default``.
-
-    Args:
-        values: (n, …) flat values.
-        lengths: (B,) values per row.
-        default: (d, …) values of an empty row.
-
-    Returns:
-        The new values and lengths.
-    """
-    empty = lengths == 0
-    num_empty = int(np.count_nonzero(empty))
-    if not num_empty:
-        return values, lengths
-    filled_lengths = np.where(empty, np.int32(len(default)), lengths).astype(np.int32)
-    filled = np.empty((len(values) + num_empty * len(default), *values.shape[1:]), values.dtype)
-    is_default = np.repeat(empty, filled_lengths)
-    filled[is_default] = np.tile(default, (num_empty, *[1] * (values.ndim - 1)))
-    filled[~is_default] = values
-    return filled, filled_lengths

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tzrec.errors import FeatureError
 from tzrec.fg import columns
 from tzrec.fg.columns import Int32Array, Place
+from tzrec.fg.kernels.plain_segments import fill_empty_numbers
 from tzrec.fg.parsed import DenseData, SequenceDenseData, SequenceSparseData, SparseData
 
 MULTIVAL_SEP = chr(3)
@@ -58,8 +59,8 @@ def parse_fg_encoded_sparse_feature_impl(
     if default_value is not None and len(default_value):
         default = np.asarray(default_value, dtype=np.int64)
         if weights is not None:
-            weights, _ = columns.fill_rows(weights, lengths, np.ones(len(default), np.float32))
-        values, lengths = columns.fill_rows(values, lengths, default)
+            weights, _ = fill_empty_numbers(weights, lengths, np.ones(len(default), np.float32))
+        values, lengths = fill_empty_numbers(values, lengths, default)
     return SparseData(name, values, lengths, weights=weights)
 
 
@@ -119,9 +120,9 @@ def parse_fg_encoded_sequence_sparse_feature_impl(
     values = columns.to_int64(tokens, Place(name, (key_lengths, lengths)))
     if default_value is not None and len(default_value):
         # An empty row becomes one empty step, and an empty step the default.
-        key_lengths, lengths = columns.fill_rows(key_lengths, lengths, np.zeros(1, np.int32))
+        key_lengths, lengths = fill_empty_numbers(key_lengths, lengths, np.zeros(1, np.int32))
         default = np.asarray(default_value, dtype=np.int64)
-        values, key_lengths = columns.fill_rows(values, key_lengths, default)
+        values, key_lengths = fill_empty_numbers(values, key_lengths, default)
     return SequenceSparseData(name, values, lengths, key_lengths=key_lengths)
 
 
@@ -156,7 +157,7 @@ def parse_fg_encoded_sequence_dense_feature_impl(
     values = _vectors(name, steps, multival_sep, default_value, value_dim, row_lengths=(lengths,))
     if default_value is not None and len(default_value):
         default = np.asarray(default_value, dtype=np.float32).reshape(1, -1)
-        values, lengths = columns.fill_rows(values, lengths, default)
+        values, lengths = fill_empty_numbers(values, lengths, default)
     return SequenceDenseData(name, values, lengths)
 
 
@@ -255,7 +256,7 @@ def _vectors(
     flat, lengths = _tokens(name, feat, separator, columns.is_number, _NUMBERS)
     values = columns.to_float32(flat, Place(name, (lengths, *row_lengths)))
     if default is not None:
-        values, lengths = columns.fill_rows(values, lengths, default)
+        values, lengths = fill_empty_numbers(values, lengths, default)
     if value_dim is None:
         value_dim = int(lengths[0]) if len(lengths) and lengths[0] else 1
     if len(values) != value_dim * len(lengths) or not (lengths == value_dim).all():

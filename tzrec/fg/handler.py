@@ -118,11 +118,6 @@ class FgHandler:
         names = [i.source for o in self.operators for i in o.inputs if i.side in READ_SIDES]
         return list(dict.fromkeys(names))
 
-    def inputs_of(self, side: str) -> list[str]:
-        """Returns the columns of one side, ``user``, ``item`` or ``context``."""
-        names = [i.source for o in self.operators for i in o.inputs if i.side == side]
-        return list(dict.fromkeys(names))
-
     def user_features(self) -> list[str]:
         """Returns the features that depend on the user alone; sequences always count as such."""
         of_user: dict[str, bool] = {}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tzrec.batch import Batch
 from tzrec.config.messages import config_to_kwargs
-from tzrec.errors import ConfigError
 from tzrec.models.rank_model import RankModel
+from tzrec.models.vectors import vectors_shape
 from tzrec.modules.interacting import InteractingLayer
 from tzrec.modules.mlp import MLP
 
@@ -36,14 +36,12 @@ class AutoInt(RankModel):
         super().__init__(*args, **kwargs)
         self.init_input()
         config = self._model_config
-        dims = self.embedding_group.group_feature_dims(self.first_group)
-        if len(set(dims.values())) > 1:
-            raise ConfigError(
-                f"attention compares the features of group {self.first_group!r}, "
-                f"so they need one width, not {dims}",
-                hint="make their embedding_dim equal; a group deep may hold features of any width",
-            )
-        self._shape = (len(dims), next(iter(dims.values())))
+        self._shape = vectors_shape(
+            self.embedding_group,
+            self.first_group,
+            "attention compares the features",
+            "put features of any width into a group deep",
+        )
         self.layers: Any = nn.ModuleList()
         dim = self._shape[1]
         for _ in range(config.num_layers):
