@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 
-from tzrec.protos import data_pb2, loss_pb2, model_pb2, optimizer_pb2, pipeline_pb2, train_pb2
+from tzrec.protos import (
+    data_pb2,
+    loss_pb2,
+    metric_pb2,
+    model_pb2,
+    optimizer_pb2,
+    pipeline_pb2,
+    sampler_pb2,
+    train_pb2,
+)
+from tzrec.protos.models import match_model_pb2
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOS = sorted((ROOT / "tzrec" / "protos").rglob("*.proto"))
@@ -54,7 +64,19 @@ OWN_FIELDS = {
         "transact",
         "esmm",
         "stem",
+        "sequence_two_tower",
     ],
+    match_model_pb2.DSSM: ["negatives"],
+    match_model_pb2.DSSMV2: ["negatives"],
+    match_model_pb2.DAT: ["negatives"],
+    match_model_pb2.MIND: ["negatives"],
+    metric_pb2.MetricConfig: ["hitrate_at_k", "ndcg_at_k", "mrr"],
+    metric_pb2.TrainMetricConfig: ["hitrate_at_k", "ndcg_at_k", "mrr"],
+    sampler_pb2.NegativeSampler: ["string_ids", "weight_field"],
+    sampler_pb2.NegativeSamplerV2: ["string_ids", "weight_field"],
+    sampler_pb2.HardNegativeSampler: ["string_ids", "weight_field"],
+    sampler_pb2.HardNegativeSamplerV2: ["string_ids", "weight_field"],
+    sampler_pb2.TDMSampler: ["string_ids", "weight_field"],
     loss_pb2.LossConfig: ["weight"],
     train_pb2.TrainConfig: [
         "early_stop",

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tzrec/protos/metric.proto\x12\x0ctzrec.protos\"\x1e\n\x03\x41UC\x12\x17\n\nthresholds\x18\x01 \x01(\r:\x03\x32\x30\x30\"@\n\rMulticlassAUC\x12\x17\n\nthresholds\x18\x01 \x01(\r:\x03\x32\x30\x30\x12\x16\n\x07\x61verage\x18\x02 \x01(\t:\x05macro\"\x1d\n\tRecallAtK\x12\x10\n\x05top_k\x18\x01 \x01(\r:\x01\x35\"\x13\n\x11MeanAbsoluteError\"\x12\n\x10MeanSquaredError\"4\n\x08\x41\x63\x63uracy\x12\x16\n\tthreshold\x18\x01 \x01(\x02:\x03\x30.5\x12\x10\n\x05top_k\x18\x02 \x01(\r:\x01\x31\"\"\n\nGroupedAUC\x12\x14\n\x0cgrouping_key\x18\x01 \x02(\t\"O\n\x04XAUC\x12\x1b\n\x0csample_ratio\x18\x01 \x01(\x02:\x05\x30.001\x12\x11\n\tmax_pairs\x18\x02 \x01(\x04\x12\x17\n\x08in_batch\x18\x03 \x01(\x08:\x05\x66\x61lse\"E\n\x0bGroupedXAUC\x12\x14\n\x0cgrouping_key\x18\x01 \x02(\t\x12 \n\x13max_pairs_per_group\x18\x02 \x01(\x04:\x03\x31\x30\x30\"\'\n\x11NormalizedEntropy\x12\x12\n\x03\x65ta\x18\x01 \x01(\x02:\x05\x31\x65-12\"\x92\x04\n\x0cMetricConfig\x12 \n\x03\x61uc\x18\x01 \x01(\x0b\x32\x11.tzrec.protos.AUCH\x00\x12\x35\n\x0emulticlass_auc\x18\x02 \x01(\x0b\x32\x1b.tzrec.protos.MulticlassAUCH\x00\x12.\n\x0brecall_at_k\x18\x03 \x01(\x0b\x32\x17.tzrec.protos.RecallAtKH\x00\x12>\n\x13mean_absolute_error\x18\x04 \x01(\x0b\x32\x1f.tzrec.protos.MeanAbsoluteErrorH\x00\x12<\n\x12mean_squared_error\x18\x05 \x01(\x0b\x32\x1e.tzrec.protos.MeanSquaredErrorH\x00\x12*\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x0b\x32\x16.tzrec.protos.AccuracyH\x00\x12/\n\x0bgrouped_auc\x18\x07 \x01(\x0b\x32\x18.tzrec.protos.GroupedAUCH\x00\x12\"\n\x04xauc\x18\x08 \x01(\x0b\x32\x12.tzrec.protos.XAUCH\x00\x12\x31\n\x0cgrouped_xauc\x18\t \x01(\x0b\x32\x19.tzrec.protos.GroupedXAUCH\x00\x12=\n\x12normalized_entropy\x18\n \x01(\x0b\x32\x1f.tzrec.protos.NormalizedEntropyH\x00\x42\x08\n\x06metric\"\xef\x02\n\x11TrainMetricConfig\x12 \n\x03\x61uc\x18\x01 \x01(\x0b\x32\x11.tzrec.protos.AUCH\x00\x12.\n\x0brecall_at_k\x18\x03 \x01(\x0b\x32\x17.tzrec.protos.RecallAtKH\x00\x12>\n\x13mean_absolute_error\x18\x04 \x01(\x0b\x32\x1f.tzrec.protos.MeanAbsoluteErrorH\x00\x12<\n\x12mean_squared_error\x18\x05 \x01(\x0b\x32\x1e.tzrec.protos.MeanSquaredErrorH\x00\x12*\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x0b\x32\x16.tzrec.protos.AccuracyH\x00\x12\"\n\x04xauc\x18\x08 \x01(\x0b\x32\x12.tzrec.protos.XAUCH\x00\x12\x17\n\ndecay_rate\x18\x14 \x01(\x02:\x03\x30.9\x12\x17\n\ndecay_step\x18\x15 \x01(\r:\x03\x31\x30\x30\x42\x08\n\x06metric')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tzrec/protos/metric.proto\x12\x0ctzrec.protos\"\x1e\n\x03\x41UC\x12\x17\n\nthresholds\x18\x01 \x01(\r:\x03\x32\x30\x30\"@\n\rMulticlassAUC\x12\x17\n\nthresholds\x18\x01 \x01(\r:\x03\x32\x30\x30\x12\x16\n\x07\x61verage\x18\x02 \x01(\t:\x05macro\"\x1d\n\tRecallAtK\x12\x10\n\x05top_k\x18\x01 \x01(\r:\x01\x35\"\x1f\n\nHitRateAtK\x12\x11\n\x05top_k\x18\x01 \x01(\r:\x02\x31\x30\"\x1c\n\x07NDCGAtK\x12\x11\n\x05top_k\x18\x01 \x01(\r:\x02\x31\x30\"\x17\n\x03MRR\x12\x10\n\x05top_k\x18\x01 \x01(\r:\x01\x30\"\x13\n\x11MeanAbsoluteError\"\x12\n\x10MeanSquaredError\"4\n\x08\x41\x63\x63uracy\x12\x16\n\tthreshold\x18\x01 \x01(\x02:\x03\x30.5\x12\x10\n\x05top_k\x18\x02 \x01(\r:\x01\x31\"\"\n\nGroupedAUC\x12\x14\n\x0cgrouping_key\x18\x01 \x02(\t\"O\n\x04XAUC\x12\x1b\n\x0csample_ratio\x18\x01 \x01(\x02:\x05\x30.001\x12\x11\n\tmax_pairs\x18\x02 \x01(\x04\x12\x17\n\x08in_batch\x18\x03 \x01(\x08:\x05\x66\x61lse\"E\n\x0bGroupedXAUC\x12\x14\n\x0cgrouping_key\x18\x01 \x02(\t\x12 \n\x13max_pairs_per_group\x18\x02 \x01(\x04:\x03\x31\x30\x30\"\'\n\x11NormalizedEntropy\x12\x12\n\x03\x65ta\x18\x01 \x01(\x02:\x05\x31\x65-12\"\x95\x05\n\x0cMetricConfig\x12 \n\x03\x61uc\x18\x01 \x01(\x0b\x32\x11.tzrec.protos.AUCH\x00\x12\x35\n\x0emulticlass_auc\x18\x02 \x01(\x0b\x32\x1b.tzrec.protos.MulticlassAUCH\x00\x12.\n\x0brecall_at_k\x18\x03 \x01(\x0b\x32\x17.tzrec.protos.RecallAtKH\x00\x12>\n\x13mean_absolute_error\x18\x04 \x01(\x0b\x32\x1f.tzrec.protos.MeanAbsoluteErrorH\x00\x12<\n\x12mean_squared_error\x18\x05 \x01(\x0b\x32\x1e.tzrec.protos.MeanSquaredErrorH\x00\x12*\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x0b\x32\x16.tzrec.protos.AccuracyH\x00\x12/\n\x0bgrouped_auc\x18\x07 \x01(\x0b\x32\x18.tzrec.protos.GroupedAUCH\x00\x12\"\n\x04xauc\x18\x08 \x01(\x0b\x32\x12.tzrec.protos.XAUCH\x00\x12\x31\n\x0cgrouped_xauc\x18\t \x01(\x0b\x32\x19.tzrec.protos.GroupedXAUCH\x00\x12=\n\x12normalized_entropy\x18\n \x01(\x0b\x32\x1f.tzrec.protos.NormalizedEntropyH\x00\x12\x31\n\x0chitrate_at_k\x18\xd1\x0f \x01(\x0b\x32\x18.tzrec.protos.HitRateAtKH\x00\x12+\n\tndcg_at_k\x18\xd2\x0f \x01(\x0b\x32\x15.tzrec.protos.NDCGAtKH\x00\x12!\n\x03mrr\x18\xd3\x0f \x01(\x0b\x32\x11.tzrec.protos.MRRH\x00\x42\x08\n\x06metric\"\xf2\x03\n\x11TrainMetricConfig\x12 \n\x03\x61uc\x18\x01 \x01(\x0b\x32\x11.tzrec.protos.AUCH\x00\x12.\n\x0brecall_at_k\x18\x03 \x01(\x0b\x32\x17.tzrec.protos.RecallAtKH\x00\x12>\n\x13mean_absolute_error\x18\x04 \x01(\x0b\x32\x1f.tzrec.protos.MeanAbsoluteErrorH\x00\x12<\n\x12mean_squared_error\x18\x05 \x01(\x0b\x32\x1e.tzrec.protos.MeanSquaredErrorH\x00\x12*\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x0b\x32\x16.tzrec.protos.AccuracyH\x00\x12\"\n\x04xauc\x18\x08 \x01(\x0b\x32\x12.tzrec.protos.XAUCH\x00\x12\x31\n\x0chitrate_at_k\x18\xd1\x0f \x01(\x0b\x32\x18.tzrec.protos.HitRateAtKH\x00\x12+\n\tndcg_at_k\x18\xd2\x0f \x01(\x0b\x32\x15.tzrec.protos.NDCGAtKH\x00\x12!\n\x03mrr\x18\xd3\x0f \x01(\x0b\x32\x11.tzrec.protos.MRRH\x00\x12\x17\n\ndecay_rate\x18\x14 \x01(\x02:\x03\x30.9\x12\x17\n\ndecay_step\x18\x15 \x01(\r:\x03\x31\x30\x30\x42\x08\n\x06metric')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,22 +27,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MULTICLASSAUC']._serialized_end=139
   _globals['_RECALLATK']._serialized_start=141
   _globals['_RECALLATK']._serialized_end=170
-  _globals['_MEANABSOLUTEERROR']._serialized_start=172
-  _globals['_MEANABSOLUTEERROR']._serialized_end=191
-  _globals['_MEANSQUAREDERROR']._serialized_start=193
-  _globals['_MEANSQUAREDERROR']._serialized_end=211
-  _globals['_ACCURACY']._serialized_start=213
-  _globals['_ACCURACY']._serialized_end=265
-  _globals['_GROUPEDAUC']._serialized_start=267
-  _globals['_GROUPEDAUC']._serialized_end=301
-  _globals['_XAUC']._serialized_start=303
-  _globals['_XAUC']._serialized_end=382
-  _globals['_GROUPEDXAUC']._serialized_start=384
-  _globals['_GROUPEDXAUC']._serialized_end=453
-  _globals['_NORMALIZEDENTROPY']._serialized_start=455
-  _globals['_NORMALIZEDENTROPY']._serialized_end=494
-  _globals['_METRICCONFIG']._serialized_start=497
-  _globals['_METRICCONFIG']._serialized_end=1027
-  _globals['_TRAINMETRICCONFIG']._serialized_start=1030
-  _globals['_TRAINMETRICCONFIG']._serialized_end=1397
+  _globals['_HITRATEATK']._serialized_start=172
+  _globals['_HITRATEATK']._serialized_end=203
+  _globals['_NDCGATK']._serialized_start=205
+  _globals['_NDCGATK']._serialized_end=233
+  _globals['_MRR']._serialized_start=235
+  _globals['_MRR']._serialized_end=258
+  _globals['_MEANABSOLUTEERROR']._serialized_start=260
+  _globals['_MEANABSOLUTEERROR']._serialized_end=279
+  _globals['_MEANSQUAREDERROR']._serialized_start=281
+  _globals['_MEANSQUAREDERROR']._serialized_end=299
+  _globals['_ACCURACY']._serialized_start=301
+  _globals['_ACCURACY']._serialized_end=353
+  _globals['_GROUPEDAUC']._serialized_start=355
+  _globals['_GROUPEDAUC']._serialized_end=389
+  _globals['_XAUC']._serialized_start=391
+  _globals['_XAUC']._serialized_end=470
+  _globals['_GROUPEDXAUC']._serialized_start=472
+  _globals['_GROUPEDXAUC']._serialized_end=541
+  _globals['_NORMALIZEDENTROPY']._serialized_start=543
+  _globals['_NORMALIZEDENTROPY']._serialized_end=582
+  _globals['_METRICCONFIG']._serialized_start=585
+  _globals['_METRICCONFIG']._serialized_end=1246
+  _globals['_TRAINMETRICCONFIG']._serialized_start=1249
+  _globals['_TRAINMETRICCONFIG']._serialized_end=1747
 # @@protoc_insertion_point(module_scope)

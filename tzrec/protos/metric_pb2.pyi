@@ -25,6 +25,24 @@ class RecallAtK(_message.Message):
     top_k: int
     def __init__(self, top_k: _Optional[int] = ...) -> None: ...
 
+class HitRateAtK(_message.Message):
+    __slots__ = ("top_k",)
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    top_k: int
+    def __init__(self, top_k: _Optional[int] = ...) -> None: ...
+
+class NDCGAtK(_message.Message):
+    __slots__ = ("top_k",)
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    top_k: int
+    def __init__(self, top_k: _Optional[int] = ...) -> None: ...
+
+class MRR(_message.Message):
+    __slots__ = ("top_k",)
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    top_k: int
+    def __init__(self, top_k: _Optional[int] = ...) -> None: ...
+
 class MeanAbsoluteError(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -72,7 +90,7 @@ class NormalizedEntropy(_message.Message):
     def __init__(self, eta: _Optional[float] = ...) -> None: ...
 
 class MetricConfig(_message.Message):
-    __slots__ = ("auc", "multiclass_auc", "recall_at_k", "mean_absolute_error", "mean_squared_error", "accuracy", "grouped_auc", "xauc", "grouped_xauc", "normalized_entropy")
+    __slots__ = ("auc", "multiclass_auc", "recall_at_k", "mean_absolute_error", "mean_squared_error", "accuracy", "grouped_auc", "xauc", "grouped_xauc", "normalized_entropy", "hitrate_at_k", "ndcg_at_k", "mrr")
     AUC_FIELD_NUMBER: _ClassVar[int]
     MULTICLASS_AUC_FIELD_NUMBER: _ClassVar[int]
     RECALL_AT_K_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +101,9 @@ class MetricConfig(_message.Message):
     XAUC_FIELD_NUMBER: _ClassVar[int]
     GROUPED_XAUC_FIELD_NUMBER: _ClassVar[int]
     NORMALIZED_ENTROPY_FIELD_NUMBER: _ClassVar[int]
+    HITRATE_AT_K_FIELD_NUMBER: _ClassVar[int]
+    NDCG_AT_K_FIELD_NUMBER: _ClassVar[int]
+    MRR_FIELD_NUMBER: _ClassVar[int]
     auc: AUC
     multiclass_auc: MulticlassAUC
     recall_at_k: RecallAtK
@@ -93,16 +114,22 @@ class MetricConfig(_message.Message):
     xauc: XAUC
     grouped_xauc: GroupedXAUC
     normalized_entropy: NormalizedEntropy
-    def __init__(self, auc: _Optional[_Union[AUC, _Mapping]] = ..., multiclass_auc: _Optional[_Union[MulticlassAUC, _Mapping]] = ..., recall_at_k: _Optional[_Union[RecallAtK, _Mapping]] = ..., mean_absolute_error: _Optional[_Union[MeanAbsoluteError, _Mapping]] = ..., mean_squared_error: _Optional[_Union[MeanSquaredError, _Mapping]] = ..., accuracy: _Optional[_Union[Accuracy, _Mapping]] = ..., grouped_auc: _Optional[_Union[GroupedAUC, _Mapping]] = ..., xauc: _Optional[_Union[XAUC, _Mapping]] = ..., grouped_xauc: _Optional[_Union[GroupedXAUC, _Mapping]] = ..., normalized_entropy: _Optional[_Union[NormalizedEntropy, _Mapping]] = ...) -> None: ...
+    hitrate_at_k: HitRateAtK
+    ndcg_at_k: NDCGAtK
+    mrr: MRR
+    def __init__(self, auc: _Optional[_Union[AUC, _Mapping]] = ..., multiclass_auc: _Optional[_Union[MulticlassAUC, _Mapping]] = ..., recall_at_k: _Optional[_Union[RecallAtK, _Mapping]] = ..., mean_absolute_error: _Optional[_Union[MeanAbsoluteError, _Mapping]] = ..., mean_squared_error: _Optional[_Union[MeanSquaredError, _Mapping]] = ..., accuracy: _Optional[_Union[Accuracy, _Mapping]] = ..., grouped_auc: _Optional[_Union[GroupedAUC, _Mapping]] = ..., xauc: _Optional[_Union[XAUC, _Mapping]] = ..., grouped_xauc: _Optional[_Union[GroupedXAUC, _Mapping]] = ..., normalized_entropy: _Optional[_Union[NormalizedEntropy, _Mapping]] = ..., hitrate_at_k: _Optional[_Union[HitRateAtK, _Mapping]] = ..., ndcg_at_k: _Optional[_Union[NDCGAtK, _Mapping]] = ..., mrr: _Optional[_Union[MRR, _Mapping]] = ...) -> None: ...
 
 class TrainMetricConfig(_message.Message):
-    __slots__ = ("auc", "recall_at_k", "mean_absolute_error", "mean_squared_error", "accuracy", "xauc", "decay_rate", "decay_step")
+    __slots__ = ("auc", "recall_at_k", "mean_absolute_error", "mean_squared_error", "accuracy", "xauc", "hitrate_at_k", "ndcg_at_k", "mrr", "decay_rate", "decay_step")
     AUC_FIELD_NUMBER: _ClassVar[int]
     RECALL_AT_K_FIELD_NUMBER: _ClassVar[int]
     MEAN_ABSOLUTE_ERROR_FIELD_NUMBER: _ClassVar[int]
     MEAN_SQUARED_ERROR_FIELD_NUMBER: _ClassVar[int]
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     XAUC_FIELD_NUMBER: _ClassVar[int]
+    HITRATE_AT_K_FIELD_NUMBER: _ClassVar[int]
+    NDCG_AT_K_FIELD_NUMBER: _ClassVar[int]
+    MRR_FIELD_NUMBER: _ClassVar[int]
     DECAY_RATE_FIELD_NUMBER: _ClassVar[int]
     DECAY_STEP_FIELD_NUMBER: _ClassVar[int]
     auc: AUC
@@ -111,6 +138,9 @@ class TrainMetricConfig(_message.Message):
     mean_squared_error: MeanSquaredError
     accuracy: Accuracy
     xauc: XAUC
+    hitrate_at_k: HitRateAtK
+    ndcg_at_k: NDCGAtK
+    mrr: MRR
     decay_rate: float
     decay_step: int
-    def __init__(self, auc: _Optional[_Union[AUC, _Mapping]] = ..., recall_at_k: _Optional[_Union[RecallAtK, _Mapping]] = ..., mean_absolute_error: _Optional[_Union[MeanAbsoluteError, _Mapping]] = ..., mean_squared_error: _Optional[_Union[MeanSquaredError, _Mapping]] = ..., accuracy: _Optional[_Union[Accuracy, _Mapping]] = ..., xauc: _Optional[_Union[XAUC, _Mapping]] = ..., decay_rate: _Optional[float] = ..., decay_step: _Optional[int] = ...) -> None: ...
+    def __init__(self, auc: _Optional[_Union[AUC, _Mapping]] = ..., recall_at_k: _Optional[_Union[RecallAtK, _Mapping]] = ..., mean_absolute_error: _Optional[_Union[MeanAbsoluteError, _Mapping]] = ..., mean_squared_error: _Optional[_Union[MeanSquaredError, _Mapping]] = ..., accuracy: _Optional[_Union[Accuracy, _Mapping]] = ..., xauc: _Optional[_Union[XAUC, _Mapping]] = ..., hitrate_at_k: _Optional[_Union[HitRateAtK, _Mapping]] = ..., ndcg_at_k: _Optional[_Union[NDCGAtK, _Mapping]] = ..., mrr: _Optional[_Union[MRR, _Mapping]] = ..., decay_rate: _Optional[float] = ..., decay_step: _Optional[int] = ...) -> None: ...

@@ -12,28 +12,29 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from tzrec.protos.models import own_match_model_pb2 as tzrec_dot_protos_dot_models_dot_own__match__model__pb2
 from tzrec.protos import module_pb2 as tzrec_dot_protos_dot_module__pb2
 from tzrec.protos import simi_pb2 as tzrec_dot_protos_dot_simi__pb2
 from tzrec.protos import tower_pb2 as tzrec_dot_protos_dot_tower__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tzrec/protos/models/match_model.proto\x12\x0ctzrec.protos\x1a\x19tzrec/protos/module.proto\x1a\x17tzrec/protos/simi.proto\x1a\x18tzrec/protos/tower.proto\"\xe3\x01\n\x04\x44SSM\x12\'\n\nuser_tower\x18\x01 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\'\n\nitem_tower\x18\x02 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\x12\n\noutput_dim\x18\x03 \x02(\x05\x12;\n\nsimilarity\x18\x04 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\rINNER_PRODUCT\x12\x16\n\x0btemperature\x18\x05 \x01(\x02:\x01\x31\x12 \n\x11in_batch_negative\x18\x06 \x01(\x08:\x05\x66\x61lse\"\xa2\x02\n\tHSTUMatch\x12/\n\nuser_tower\x18\x01 \x02(\x0b\x32\x1b.tzrec.protos.HSTUUserTower\x12\'\n\nitem_tower\x18\x06 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\x15\n\noutput_dim\x18\x07 \x01(\x05:\x01\x30\x12;\n\nsimilarity\x18\x03 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\rINNER_PRODUCT\x12\x16\n\x0btemperature\x18\x04 \x01(\x02:\x01\x31\x12 \n\x11in_batch_negative\x18\x05 \x01(\x08:\x05\x66\x61lse\x12-\n\x1fsequence_timestamp_is_ascending\x18\x08 \x01(\x08:\x04true\"\xe5\x01\n\x06\x44SSMV2\x12\'\n\nuser_tower\x18\x01 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\'\n\nitem_tower\x18\x02 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\x12\n\noutput_dim\x18\x03 \x02(\x05\x12;\n\nsimilarity\x18\x04 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\rINNER_PRODUCT\x12\x16\n\x0btemperature\x18\x05 \x01(\x02:\x01\x31\x12 \n\x11in_batch_negative\x18\x06 \x01(\x08:\x05\x66\x61lse\"c\n\x03TDM\x12:\n\x0fmultiwindow_din\x18\x01 \x02(\x0b\x32!.tzrec.protos.MultiWindowDINTower\x12 \n\x05\x66inal\x18\x02 \x02(\x0b\x32\x11.tzrec.protos.MLP\"\x9e\x02\n\x03\x44\x41T\x12*\n\nuser_tower\x18\x01 \x02(\x0b\x32\x16.tzrec.protos.DATTower\x12*\n\nitem_tower\x18\x02 \x02(\x0b\x32\x16.tzrec.protos.DATTower\x12\x12\n\noutput_dim\x18\x03 \x02(\x05\x12;\n\nsimilarity\x18\x04 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\rINNER_PRODUCT\x12\x16\n\x0btemperature\x18\x05 \x01(\x02:\x01\x31\x12 \n\x11in_batch_negative\x18\x06 \x01(\x08:\x05\x66\x61lse\x12\x19\n\x0c\x61mm_i_weight\x18\x07 \x02(\x02:\x03\x30.5\x12\x19\n\x0c\x61mm_u_weight\x18\x08 \x02(\x02:\x03\x30.5\"\xfa\x01\n\x04MIND\x12/\n\nuser_tower\x18\x01 \x02(\x0b\x32\x1b.tzrec.protos.MINDUserTower\x12\'\n\nitem_tower\x18\x02 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\x14\n\x08simi_pow\x18\x03 \x01(\x02:\x02\x31\x30\x12\x34\n\nsimilarity\x18\x04 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\x06\x43OSINE\x12 \n\x11in_batch_negative\x18\x05 \x01(\x08:\x05\x66\x61lse\x12\x16\n\x0btemperature\x18\x06 \x01(\x02:\x01\x31\x12\x12\n\noutput_dim\x18\x07 \x02(\x05')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tzrec/protos/models/match_model.proto\x12\x0ctzrec.protos\x1a)tzrec/protos/models/own_match_model.proto\x1a\x19tzrec/protos/module.proto\x1a\x17tzrec/protos/simi.proto\x1a\x18tzrec/protos/tower.proto\"\x95\x02\n\x04\x44SSM\x12\'\n\nuser_tower\x18\x01 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\'\n\nitem_tower\x18\x02 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\x12\n\noutput_dim\x18\x03 \x02(\x05\x12;\n\nsimilarity\x18\x04 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\rINNER_PRODUCT\x12\x16\n\x0btemperature\x18\x05 \x01(\x02:\x01\x31\x12 \n\x11in_batch_negative\x18\x06 \x01(\x08:\x05\x66\x61lse\x12\x30\n\tnegatives\x18\xd0\x0f \x01(\x0b\x32\x1c.tzrec.protos.MatchNegatives\"\xa2\x02\n\tHSTUMatch\x12/\n\nuser_tower\x18\x01 \x02(\x0b\x32\x1b.tzrec.protos.HSTUUserTower\x12\'\n\nitem_tower\x18\x06 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\x15\n\noutput_dim\x18\x07 \x01(\x05:\x01\x30\x12;\n\nsimilarity\x18\x03 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\rINNER_PRODUCT\x12\x16\n\x0btemperature\x18\x04 \x01(\x02:\x01\x31\x12 \n\x11in_batch_negative\x18\x05 \x01(\x08:\x05\x66\x61lse\x12-\n\x1fsequence_timestamp_is_ascending\x18\x08 \x01(\x08:\x04true\"\x97\x02\n\x06\x44SSMV2\x12\'\n\nuser_tower\x18\x01 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\'\n\nitem_tower\x18\x02 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\x12\n\noutput_dim\x18\x03 \x02(\x05\x12;\n\nsimilarity\x18\x04 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\rINNER_PRODUCT\x12\x16\n\x0btemperature\x18\x05 \x01(\x02:\x01\x31\x12 \n\x11in_batch_negative\x18\x06 \x01(\x08:\x05\x66\x61lse\x12\x30\n\tnegatives\x18\xd0\x0f \x01(\x0b\x32\x1c.tzrec.protos.MatchNegatives\"c\n\x03TDM\x12:\n\x0fmultiwindow_din\x18\x01 \x02(\x0b\x32!.tzrec.protos.MultiWindowDINTower\x12 \n\x05\x66inal\x18\x02 \x02(\x0b\x32\x11.tzrec.protos.MLP\"\xd0\x02\n\x03\x44\x41T\x12*\n\nuser_tower\x18\x01 \x02(\x0b\x32\x16.tzrec.protos.DATTower\x12*\n\nitem_tower\x18\x02 \x02(\x0b\x32\x16.tzrec.protos.DATTower\x12\x12\n\noutput_dim\x18\x03 \x02(\x05\x12;\n\nsimilarity\x18\x04 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\rINNER_PRODUCT\x12\x16\n\x0btemperature\x18\x05 \x01(\x02:\x01\x31\x12 \n\x11in_batch_negative\x18\x06 \x01(\x08:\x05\x66\x61lse\x12\x19\n\x0c\x61mm_i_weight\x18\x07 \x02(\x02:\x03\x30.5\x12\x19\n\x0c\x61mm_u_weight\x18\x08 \x02(\x02:\x03\x30.5\x12\x30\n\tnegatives\x18\xd0\x0f \x01(\x0b\x32\x1c.tzrec.protos.MatchNegatives\"\xac\x02\n\x04MIND\x12/\n\nuser_tower\x18\x01 \x02(\x0b\x32\x1b.tzrec.protos.MINDUserTower\x12\'\n\nitem_tower\x18\x02 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\x14\n\x08simi_pow\x18\x03 \x01(\x02:\x02\x31\x30\x12\x34\n\nsimilarity\x18\x04 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\x06\x43OSINE\x12 \n\x11in_batch_negative\x18\x05 \x01(\x08:\x05\x66\x61lse\x12\x16\n\x0btemperature\x18\x06 \x01(\x02:\x01\x31\x12\x12\n\noutput_dim\x18\x07 \x02(\x05\x12\x30\n\tnegatives\x18\xd0\x0f \x01(\x0b\x32\x1c.tzrec.protos.MatchNegatives')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tzrec.protos.models.match_model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DSSM']._serialized_start=134
-  _globals['_DSSM']._serialized_end=361
-  _globals['_HSTUMATCH']._serialized_start=364
-  _globals['_HSTUMATCH']._serialized_end=654
-  _globals['_DSSMV2']._serialized_start=657
-  _globals['_DSSMV2']._serialized_end=886
-  _globals['_TDM']._serialized_start=888
-  _globals['_TDM']._serialized_end=987
-  _globals['_DAT']._serialized_start=990
-  _globals['_DAT']._serialized_end=1276
-  _globals['_MIND']._serialized_start=1279
-  _globals['_MIND']._serialized_end=1529
+  _globals['_DSSM']._serialized_start=177
+  _globals['_DSSM']._serialized_end=454
+  _globals['_HSTUMATCH']._serialized_start=457
+  _globals['_HSTUMATCH']._serialized_end=747
+  _globals['_DSSMV2']._serialized_start=750
+  _globals['_DSSMV2']._serialized_end=1029
+  _globals['_TDM']._serialized_start=1031
+  _globals['_TDM']._serialized_end=1130
+  _globals['_DAT']._serialized_start=1133
+  _globals['_DAT']._serialized_end=1469
+  _globals['_MIND']._serialized_start=1472
+  _globals['_MIND']._serialized_end=1772
 # @@protoc_insertion_point(module_scope)
