@@ -24,8 +24,8 @@ class TransformerLayer(nn.Module):
         x = LayerNorm(x + dropout(Linear(MultiHead(x))))
         x = LayerNorm(x + dropout(Linear(dropout(ReLU(Linear(x))))))
 
-    All but the attention itself runs on the steps that exist only. The attention weights pass a
-    dropout too.
+    All but the attention itself runs on the steps that exist only. The attention weights pass no
+    dropout: random numbers for T x T weights would cost as much as the rest of the attention.
 
     Args:
         dim: D, size of a step.
@@ -75,8 +75,8 @@ class TransformerLayer(nn.Module):
         heads = projected.unflatten(2, self._heads).permute(2, 0, 3, 1, 4)
         scores = torch.matmul(heads[0] * self._scale, heads[1].transpose(2, 3)).float()
         missing = exists.logical_not().unsqueeze(1).unsqueeze(1)
-        weights = torch.softmax(scores.masked_fill(missing, _PADDING_SCORE), dim=3)
-        weights = self.dropout(weights).to(projected.dtype)
+        weights = torch.softmax(scores.masked_fill_(missing, _PADDING_SCORE), dim=3)
+        weights = weights.to(projected.dtype)
         return torch.matmul(weights, heads[2]).transpose(1, 2).flatten(2)
 
 
