@@ -37,6 +37,7 @@ WEIGHTS = {
         (f"{CLIPPING}.clipping_type=norm", f"{CLIPPING}.max_gradient=0.001"),
     ),
     f"{TRAIN}.embedding_l2": ("0.5", ()),
+    f"{TRAIN}.embedding_l2_all_rows": ("true", (f"{TRAIN}.embedding_l2=0.5",)),
     f"{TRAIN}.dense_l2": ("0.5", ()),
     f"{TRAIN}.seed": ("7", ()),
 }

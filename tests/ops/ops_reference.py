@@ -48,6 +48,9 @@ class Reference:
     def step(self, gradients):
         rule = self.rule
         self.t += 1
+        if rule.all_rows:
+            zero = np.zeros(self.w.shape[1])
+            gradients = {r: gradients.get(r, zero) for r in range(len(self.w))}
         for r, g in gradients.items():
             g = g + rule.embedding_l2 * self.w[r]
             if rule.weight_decay_mode == "l2":

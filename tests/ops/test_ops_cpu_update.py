@@ -76,6 +76,10 @@ CHANGES = {
     },
     **{f"{kind} clipped": (kind, {"max_gradient": 0.2}) for kind in KINDS},
     **{f"{kind} l2": (kind, {"embedding_l2": 0.7}) for kind in ("sgd", "lamb", "rmsprop")},
+    **{
+        f"{kind} all rows": (kind, {"embedding_l2": 0.7, "all_rows": True})
+        for kind in ("adagrad", "rowwise_adagrad", "adam", "lars_sgd")
+    },
     "everything": (
         "rowwise_adagrad",
         {

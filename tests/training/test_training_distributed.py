@@ -270,6 +270,18 @@ def test_embedding_l2_pulls_rows_of_the_batch_to_zero():
     assert not difference[others].any()
 
 
+def test_embedding_l2_of_all_rows_pulls_the_others_too():
+    plain, optimizer = build(BOTH[0])
+    run(plain, optimizer, [0])
+    more = "embedding_l2: 0.5 embedding_l2_all_rows: true"
+    penalised, optimizer = build(BOTH[0], more=more)
+    run(penalised, optimizer, [0])
+    torch.manual_seed(0)
+    start = Wrapper().state_dict()[NAMES[0]]
+    difference = table(plain, NAMES[0]) - table(penalised, NAMES[0])
+    torch.testing.assert_close(difference, 0.1 * 0.5 * start)
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_schedules_reach_the_tables(kernels):
     model, optimizer = build(BOTH[0], kernels)

@@ -18,13 +18,14 @@ from tzrec.protos import optimizer_pb2
 
 
 def create_sparse_optimizer(
-    config: optimizer_pb2.SparseOptimizer, *, embedding_l2: float = 0.0
+    config: optimizer_pb2.SparseOptimizer, *, embedding_l2: float = 0.0, all_rows: bool = False
 ) -> UpdateRule:
     """Returns how embedding tables are trained.
 
     Args:
         config: selects and parametrises the optimizer.
         embedding_l2: ``train_config.embedding_l2``.
+        all_rows: ``train_config.embedding_l2_all_rows``.
 
     Raises:
         ConfigError: no optimizer is selected.
@@ -42,6 +43,7 @@ def create_sparse_optimizer(
         name.removesuffix("_optimizer"),
         max_gradient=bound if clips else math.inf,
         embedding_l2=embedding_l2,
+        all_rows=all_rows,
         weight_decay_mode=_DECAY[name] if mode is None else _MODES[mode],
         **fields,
     )

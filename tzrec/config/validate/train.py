@@ -41,6 +41,15 @@ def updates(context: Context) -> Iterator[Problem]:
         )
 
 
+def penalties(context: Context) -> Iterator[Problem]:
+    """Options of a penalty come with the penalty."""
+    train = context.config.train_config
+    if train.embedding_l2_all_rows and not train.embedding_l2:
+        yield warning(
+            "train_config.embedding_l2_all_rows", "has no effect: train_config.embedding_l2 is 0"
+        )
+
+
 def metric_watchers(context: Context) -> Iterator[Problem]:
     """What waits for an evaluation metric gets it."""
     config = context.config
@@ -167,6 +176,7 @@ RULES = (
     event_time,
     length,
     updates,
+    penalties,
     metric_watchers,
     epochs_and_steps,
     averaged_weights,

@@ -78,6 +78,8 @@ class UpdateRule:
         initial_accumulator_value: what Adagrad's s starts from.
         max_gradient: bound of the clipping, infinite = none.
         embedding_l2: L2 penalty on the rows of the batch, each row counted once.
+        all_rows: every row of the table counts as one of the batch, most with a gradient of 0;
+            so nothing is lazy.
     """
 
     kind: Kind
@@ -94,6 +96,7 @@ class UpdateRule:
     initial_accumulator_value: float = 0.0
     max_gradient: float = math.inf
     embedding_l2: float = 0.0
+    all_rows: bool = False
 
     @property
     def clips(self) -> bool:

@@ -99,6 +99,8 @@ class RowTable:
 
         rule, f32 = self.rule, np.float32
         assert rule is not None, "a frozen table gets no gradient"
+        if rule.all_rows:
+            self._add_missing_rows()
         table = self.array()
         batch = (self._rows, self._count, self._sums)
         if rule.l2 or scale != 1.0:
@@ -109,6 +111,13 @@ class RowTable:
         kernel = getattr(update, rule.kind, None) or getattr(update_rowwise, rule.kind)
         kernel(table, *self._states, *batch, *(f32(value) for value in constants))
         self.drop()
+
+    def _add_missing_rows(self) -> None:
+        """Gives the rows without a gradient one of zero."""
+        slots, base, rows, sums, count = self.reserve(self.num_rows - self._count)
+        rows[count:] = np.flatnonzero(slots < base)
+        sums[count:] = 0
+        self._count = self.num_rows
 
     def drop(self) -> None:
         """Forgets the gradients."""

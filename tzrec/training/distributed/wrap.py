@@ -80,7 +80,9 @@ def distribute(
     rule = None
     if train_config is not None:
         rule = create_sparse_optimizer(
-            train_config.sparse_optimizer, embedding_l2=train_config.embedding_l2
+            train_config.sparse_optimizer,
+            embedding_l2=train_config.embedding_l2,
+            all_rows=train_config.embedding_l2_all_rows and train_config.embedding_l2 > 0,
         )
     _materialise(model, device)
     trainable, frozen = _sparse_parameters(model)
