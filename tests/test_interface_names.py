@@ -1,7 +1,7 @@
 """The import paths and method names that code written for the interface uses.
 
 Sources: the interface's descriptions of models, modules, wrappers and the factory. What a later
-version brings (match models, samplers) is not in the list.
+version brings is not in the list.
 """
 
 import importlib
@@ -42,11 +42,22 @@ CLASSES = {
     "tzrec.models.multi_task_rank.MultiTaskRank": (
         f"{CONTRACT} _multi_task_output_to_prediction update_train_metric"
     ),
+    "tzrec.models.match_model.MatchModel": f"{CONTRACT} sim update_train_metric",
+    "tzrec.models.match_model.MatchTower": f"{MODULE_FLAGS} init_input build_input",
+    "tzrec.models.match_model.MatchTowerWoEG": MODULE_FLAGS,
+    "tzrec.models.match_model.TowerWrapper": "predict forward",
+    "tzrec.models.match_model.TowerWoEGWrapper": "predict forward",
+    "tzrec.models.dssm.DSSM": "predict",
+    "tzrec.models.dssm.DSSMTower": "forward",
+    "tzrec.models.dssm_v2.DSSMV2": "predict",
+    "tzrec.models.dat.DAT": "predict loss",
+    "tzrec.models.mind.MIND": "predict",
     "tzrec.models.mmoe.MMoE": "predict",
     "tzrec.models.ple.PLE": "predict",
     "tzrec.models.dbmtl.DBMTL": "predict",
     "tzrec.models.dc2vr.DC2VR": "predict",
     "tzrec.models.pepnet.PEPNet": "predict",
+    "tzrec.models.tdm.TDM": "predict export_parts",
     "tzrec.modules.embedding.EmbeddingGroup": (
         "forward group_names has_group group_type group_dims group_total_dim group_feature_dims"
     ),
@@ -61,10 +72,19 @@ CLASSES = {
     "tzrec.modules.extraction_net.ExtractionNet": "forward output_dim",
     "tzrec.modules.masknet.MaskNetModule": "forward output_dim",
     "tzrec.modules.variational_dropout.VariationalDropout": "forward",
+    "tzrec.modules.capsule.CapsuleLayer": "forward",
+    "tzrec.metrics.recall_at_k.RecallAtK": "update compute reset",
     "tzrec.modules.sequence.DINEncoder": "forward input output_dim",
     "tzrec.features.feature.BaseFeature": "parse emb_bag_config emb_config",
     "tzrec.datasets.dataset.BaseDataset": "",
     "tzrec.datasets.data_parser.DataParser": "parse to_batch",
+    "tzrec.datasets.sampler.BaseSampler": "get estimated_sample_num",
+    "tzrec.datasets.sampler.NegativeSampler": "get estimated_sample_num",
+    "tzrec.datasets.sampler.NegativeSamplerV2": "get estimated_sample_num",
+    "tzrec.datasets.sampler.HardNegativeSampler": "get estimated_sample_num",
+    "tzrec.datasets.sampler.HardNegativeSamplerV2": "get estimated_sample_num",
+    "tzrec.datasets.sampler.TDMSampler": "get estimated_sample_num",
+    "tzrec.datasets.sampler.TDMPredictSampler": "get",
     "tzrec.datasets.utils.Batch": "to pin_memory record_stream to_dict",
 }
 FUNCTIONS = {
@@ -96,6 +116,12 @@ ARGUMENTS = {
         "in_features hidden_units dropout_ratio activation use_bn use_ln bias dim "
         "return_hidden_layer_feature"
     ),
+    "tzrec.models.match_model.MatchTower": (
+        "tower_config output_dim similarity feature_groups features model_config"
+    ),
+    "tzrec.models.match_model.TowerWrapper": "module tower_name",
+    "tzrec.models.match_model.TowerWoEGWrapper": "module embedding_group tower_name",
+    "tzrec.metrics.recall_at_k.RecallAtK": "top_k",
     "tzrec.modules.task_tower.TaskTower": "tower_feature_in num_class mlp",
     "tzrec.modules.mmoe.MMoE": "in_features expert_mlp num_expert num_task gate_mlp",
     "tzrec.modules.variational_dropout.VariationalDropout": (

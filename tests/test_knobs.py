@@ -46,21 +46,22 @@ ELSEWHERE = {
         f"{TRAINING}_evaluator.py::test_a_line_at_every_few_batches"
     ),
     "train_config.dense_optimizer.*.fused": test_knobs_optim.ELSEWHERE["fused"],
+    "data_config.force_base_data_group": (
+        "tests/datasets/test_datasets_sampler_loader.py::test_one_data_group_for_all"
+    ),
+    "data_config.negative_sample_mask_prob": (
+        "tests/datasets/test_datasets_sampler_loader.py::test_masks_hide_rows_of_both_kinds"
+    ),
+    "data_config.*negative_sampler*.*": (
+        "tests/datasets/test_datasets_sampler_knobs.py::test_a_field_changes_the_draws"
+    ),
+    "data_config.tdm_sampler.*": (
+        "tests/datasets/samplers/test_samplers_tdm_knobs.py::test_a_field_changes_the_nodes"
+    ),
 }
 # Parts of later versions, and what of them a config must write.
 LATER = {
     "train_config.delta_embedding_dump_config": "{ }",
-    "data_config.negative_sampler": '{ input_path: "a" num_sample: 1 item_id_field: "a" }',
-    "data_config.negative_sampler_v2": """{ user_input_path: "a" item_input_path: "a"
-        pos_edge_input_path: "a" num_sample: 1 item_id_field: "a" user_id_field: "a" }""",
-    "data_config.hard_negative_sampler": """{ user_input_path: "a" item_input_path: "a"
-        hard_neg_edge_input_path: "a" num_sample: 1 num_hard_sample: 1 item_id_field: "a"
-        user_id_field: "a" }""",
-    "data_config.hard_negative_sampler_v2": """{ user_input_path: "a" item_input_path: "a"
-        pos_edge_input_path: "a" hard_neg_edge_input_path: "a" num_sample: 1 num_hard_sample: 1
-        item_id_field: "a" user_id_field: "a" }""",
-    "data_config.tdm_sampler": """{ item_input_path: "a" edge_input_path: "a"
-        predict_edge_input_path: "a" item_id_field: "a" layer_num_sample: 1 }""",
 }
 
 
@@ -130,8 +131,6 @@ OTHER_VALUES = {
     "data_config.is_orderby_partition": "true",
     "data_config.odps_data_quota_name": "other",
     "data_config.odps_data_compression": "ZSTD",
-    "data_config.force_base_data_group": "true",
-    "data_config.negative_sample_mask_prob": "0.5",
 }
 
 

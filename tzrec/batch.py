@@ -28,6 +28,13 @@ __all__ = [
     "RecordBatchTensor",
 ]
 
+# Keys of `Batch.additional_infos`.
+HARD_NEG_INDICES = "hard_neg_indices"
+CAND_POS_LENGTHS = "cand_pos_lengths"
+NEG_LOG_Q = "neg_log_q"
+POS_LOG_Q = "pos_log_q"
+SAMPLER_INFOS = (HARD_NEG_INDICES, CAND_POS_LENGTHS, NEG_LOG_Q, POS_LOG_Q)
+
 
 class RecordBatchTensor:
     """Carries an Arrow record batch through code that moves tensors (the reserved columns)."""
@@ -44,7 +51,8 @@ class RecordBatchTensor:
 class Batch(Pipelineable):
     """Rows of one step, grouped by the rows dimension that a feature lives on (data group).
 
-    B is the number of rows of ``__BASE__``.
+    B is the number of rows of ``__BASE__``. ``__NEG__`` has these, then those that a sampler drew:
+    N that all rows share, then H hard ones.
 
     Attributes:
         dense_features: data group → `KeyedTensor`, each key (B, value_dim).
@@ -58,7 +66,9 @@ class Batch(Pipelineable):
         reserves: columns kept for the output of a prediction.
         tile_size: rows that user features are repeated for, -1 = no tiling.
         sample_weights: weight column → (B,) tensor.
-        additional_infos: extra tensors of samplers (hard_neg_indices, cand_pos_lengths).
+        additional_infos: what a sampler tells of its rows: ``hard_neg_indices`` (H, 2), row of the
+            batch and running number in it; ``cand_pos_lengths`` (B,), candidates of each row;
+            ``neg_log_q`` (N,) and ``pos_log_q`` (P,), log of the probability to be drawn.
         dummy: True for a batch that only keeps a rank in step; its result is dropped.
         checkpoint_info: source → row intervals [start, end) that the batch was read from.
         row_origin: where each row was read: source names, number of the source and number in
@@ -82,8 +92,11 @@ class Batch(Pipelineable):
     data_timestamp: float = -1.0
 
     def locate(self, row: int) -> str:
-        """Returns ``{source}: row {number} (counted from 0)`` of a row, "" if it is unknown."""
-        if self.row_origin is None:
+        """Returns ``{source}: row {number} (counted from 0)`` of a row, "" if it is unknown.
+
+        That of a row that a sampler added is.
+        """
+        if self.row_origin is None or row >= len(self.row_origin[1]):
             return ""
         names, source, number = self.row_origin
         return f"{names[int(source[row])]}: row {int(number[row])} (counted from 0)"

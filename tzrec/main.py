@@ -17,16 +17,16 @@ from tzrec.config import prepare
 from tzrec.constant import EVAL_RESULT_FILENAME
 from tzrec.deploy.commands import (
     PredictRequest,
-    golden_rows,
     predict_input,
     prediction_config,
     restored_model,
     split_names,
 )
-from tzrec.deploy.export import export_artefact, refuse_existing
+from tzrec.deploy.export import export_parts, refuse_existing
 from tzrec.deploy.options import ExportOptions
+from tzrec.deploy.parts import refuse_towers, sample_parts
 from tzrec.deploy.predictor import Predictor
-from tzrec.errors import ConfigError, Unsupported
+from tzrec.errors import ConfigError
 from tzrec.models.factory import create_model as _create_model
 from tzrec.options import from_environment
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
@@ -153,7 +153,8 @@ def export(
         checkpoint_path: ``latest``, ``best`` or a directory; default by ``export_config``.
         asset_files: comma list of files to copy along.
         additional_export_config: JSON object merged into ``model_acc.json``.
-        item_input_path: sample data of the item tower (match models).
+        item_input_path: table with rows of items, for the parity check of the item tower of a
+            match model (default: the training data).
         edits: config edits as ``a.b.c=v``.
 
     Returns:
@@ -162,8 +163,6 @@ def export(
     Raises:
         TzrecError: config or checkpoint are wrong, or the export differs from the model.
     """
-    if item_input_path is not None:
-        raise Unsupported("--item_input_path: match models come with a later version")
     refuse_existing(export_dir)
     additional = _json_object(additional_export_config)
     config = prepare(pipeline_config_path, edits=edits).config
@@ -180,16 +179,10 @@ def export(
         checkpoint, _ = resolve(config.model_dir, checkpoint_path, config.export_config)
         features = _create_features(config.data_config, config.feature_configs)
         wrapper = restored_model(config, features, checkpoint)
-        golden, rows = golden_rows(config, features, options)
-        path = export_artefact(
-            config=config,
-            model=wrapper.model,
-            features=features,
-            golden=golden,
-            rows=rows,
-            export_dir=export_dir,
-            options=export_options,
+        parts = sample_parts(
+            wrapper.model, config, features, options, item_input_path=item_input_path
         )
+        path = export_parts(parts, export_dir, export_options)
     logger.info("exported %s to %s", checkpoint, path)
     return path
 
@@ -274,6 +267,7 @@ def predict_checkpoint(
     checkpoint, _ = resolve(config.model_dir, checkpoint_path or "latest", config.export_config)
     features = _create_features(config.data_config, config.feature_configs)
     wrapper = restored_model(config, features, checkpoint)
+    refuse_towers(wrapper.model)
     request = PredictRequest(
         predict_input_path,
         predict_output_path,

@@ -46,6 +46,8 @@ class Options:
         seed: seed of the environment, None when it has none; a seed written in the config wins.
         deterministic: use torch's deterministic algorithms.
         farm_hash: hash with FarmHash Fingerprint64 (``USE_FARM_HASH_TO_BUCKETIZE``).
+        string_ids: ids in the tables of samplers are text of any form (``USE_HASH_NODE_ID``), as
+            the samplers' own ``string_ids`` says.
         predict_queue_timeout: seconds before a stuck prediction queue is an error.
         process_group_timeout: seconds before a collective is an error, None = torch's default.
         rank: rank of this process among all.
@@ -61,6 +63,7 @@ class Options:
     seed: int | None = None
     deterministic: bool = False
     farm_hash: bool = False
+    string_ids: bool = False
     predict_queue_timeout: int = PREDICT_QUEUE_TIMEOUT
     process_group_timeout: int | None = None
     rank: int = 0
@@ -86,6 +89,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Options:
         seed=_seed(env),
         deterministic=_flag(env, "USE_DETERMINISTIC_ALGORITHMS"),
         farm_hash=_flag(env, "USE_FARM_HASH_TO_BUCKETIZE"),
+        string_ids=_flag(env, "USE_HASH_NODE_ID"),
         predict_queue_timeout=_integer(env, "PREDICT_QUEUE_TIMEOUT", PREDICT_QUEUE_TIMEOUT, 1),
         process_group_timeout=_integer(env, "PROCESS_GROUP_TIMEOUT_SECONDS", 0, 1) or None,
         rank=_integer(env, "RANK", 0, 0),

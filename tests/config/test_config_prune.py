@@ -2,7 +2,7 @@
 
 from google.protobuf import text_format
 
-from tzrec.config.prune import prune_features
+from tzrec.config.prune import keep_features, prune_features
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
 CONFIG = """
@@ -66,3 +66,22 @@ def test_a_sequence_that_nothing_reads_goes():
 def test_the_order_of_a_group_is_that_of_the_config():
     groups, _, _ = pruned({"deep": ["price", "item"]})
     assert groups["deep"] == ["item", "tags", "price"]
+
+
+def test_some_features_and_what_they_are_made_of():
+    config = text_format.Parse(CONFIG, EasyRecConfig())
+    before = text_format.MessageToString(config)
+    sequence = next(f.sequence_feature for f in config.feature_configs if f.HasField(
+        "sequence_feature"))  # fmt: skip
+    subs = [getattr(sub, sub.WhichOneof("feature")).feature_name for sub in sequence.features]
+    result = keep_features(config, ["pair", f"click__{subs[0]}"])
+    assert text_format.MessageToString(config) == before
+    assert list(result.model_config.feature_groups) == list(config.model_config.feature_groups)
+    kept = [getattr(f, f.WhichOneof("feature")) for f in result.feature_configs]
+    # In the order of the config, whatever was asked for first.
+    assert [getattr(f, "feature_name", "") or f.sequence_name for f in kept] == [
+        "city",
+        "pair",
+        "click",
+    ]
+    assert list(kept[2].features) == [sequence.features[0]]

@@ -325,12 +325,10 @@ def test_wrong_config(problems_of, case):
 
 MODEL_OF_LATER = (
     "deepfm {\n    deep { hidden_units: [64, 32] }\n    final { hidden_units: [16] }\n  }",
-    "dssm {}",
+    "hstu_match {}",
 )
 LATER = [
-    ("dssm", DEEPFM, MODEL_OF_LATER, "70: model_config.dssm: model DSSM comes with a later version"),
-    ("sampler", DEEPFM, ("num_workers: 2", 'negative_sampler { input_path: "x" }'),
-     "22: data_config.negative_sampler: sampler negative_sampler comes with a later version"),
+    ("hstu_match", DEEPFM, MODEL_OF_LATER, "70: model_config.hstu_match: model HSTUMatch comes with a later version"),
     ("odps", DEEPFM, ("ParquetDataset", "OdpsDataset"), ("data/train-*.parquet", "odps://p/tables/t"), ("data/eval.parquet", ""),
      "19: data_config.dataset_type: reader OdpsDataset comes with a later version"),
     ("odps path", DEEPFM, ("data/train-*.parquet", "odps://p/tables/t"),

@@ -296,17 +296,6 @@ def test_who_parses(text, gpu, expected, monkeypatch):
     assert num_parser_processes(config) == expected
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        'negative_sampler { input_path: "x" num_sample: 1 item_id_field: "i" }',
-    ],
-)
-def test_later_parts_are_unsupported(folder, text):
-    with pytest.raises(Unsupported):
-        loader_of(folder, text)
-
-
 @pytest.mark.parametrize("name", ["OdpsDataset", "OdpsDatasetV1", "KafkaDataset"])
 def test_later_dataset_types(name):
     with pytest.raises(Unsupported, match=name):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchrec.fx import Tracer
 
 from tzrec.datasets.data_parser import DataParser
-from tzrec.errors import ConfigError, DataError, FeatureError, Unsupported
+from tzrec.errors import ConfigError, DataError, FeatureError
 
 
 def int32(*values: int) -> np.ndarray:
@@ -180,11 +180,9 @@ def test_missing_columns(kind):
         DataParser(features, labels, weights).parse(DATA)
 
 
-def test_a_feature_twice_and_a_sampler():
+def test_a_feature_twice():
     with pytest.raises(ConfigError, match="same name: a"):
         DataParser([IdFake("a"), IdFake("a")])
-    with pytest.raises(Unsupported, match="negative_sampler"):
-        DataParser([], sampler_type="negative_sampler")
 
 
 def test_feature_errors_pass():

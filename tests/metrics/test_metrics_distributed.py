@@ -9,8 +9,12 @@ from tzrec.metrics.accuracy import Accuracy
 from tzrec.metrics.auc import AUC, MulticlassAUC
 from tzrec.metrics.grouped_auc import GroupedAUC
 from tzrec.metrics.grouped_xauc import GroupedXAUC
+from tzrec.metrics.hitrate_at_k import HitRateAtK
 from tzrec.metrics.mean import RunningMean
+from tzrec.metrics.mrr import MRR
+from tzrec.metrics.ndcg_at_k import NDCGAtK
 from tzrec.metrics.normalized_entropy import NormalizedEntropy
+from tzrec.metrics.recall_at_k import RecallAtK
 from tzrec.metrics.regression import MeanAbsoluteError
 from tzrec.metrics.xauc import XAUC
 
@@ -22,6 +26,10 @@ METRICS = {
     "entropy": (NormalizedEntropy, ("score", "label")),
     "grouped_auc": (GroupedAUC, ("score", "label", "key")),
     "grouped_xauc": (lambda: GroupedXAUC(max_pairs_per_group=5000), ("score", "score2", "key")),
+    "recall": (lambda: RecallAtK(1), ("scores", "label")),
+    "hitrate": (lambda: HitRateAtK(1), ("scores", "label")),
+    "ndcg": (lambda: NDCGAtK(2), ("scores", "label")),
+    "mrr": (MRR, ("scores", "label")),
     "xauc": (lambda: XAUC(sample_ratio=1.0), ("score", "score2")),
 }
 

@@ -13,7 +13,9 @@ from tzrec.datasets.parquet_dataset import ParquetReader
 from tzrec.datasets.split import RowOrder
 from tzrec.errors import DataError
 from tzrec.tools import shards
-from tzrec.tools.shards import Progress, num_processes, run_shards
+from tzrec.tools.shards import num_processes, run_shards
+from tzrec.utils import progress
+from tzrec.utils.progress import Progress
 
 
 class Collect:
@@ -127,7 +129,7 @@ def test_number_of_processes():
 
 def test_progress_in_lines(monkeypatch, caplog):
     now = [0.0]
-    monkeypatch.setattr(shards.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     done = [0]
     with caplog.at_level(logging.INFO, "tzrec"), Progress("counting", 2000, lambda: done[0]) as bar:
         bar.show()

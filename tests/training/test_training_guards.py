@@ -98,6 +98,13 @@ def test_what_changes_is_not(batches):
     assert findings(*batches) == []
 
 
+def test_labels_that_nothing_learns_from_may_be_alike():
+    batch = labels(1, 1, 1, 1)
+    batch.sparse_features = sparse([7] * 4, [1] * 4).sparse_features
+    hook = look(batch, batch, hook=ConstantColumns(labels=False))
+    assert hook.findings() == ["feature 'user' is 7 in all 8 rows"]
+
+
 def test_it_is_told_once_after_enough_rows_or_at_the_end(caplog):
     hook = look(dense(1.0), num_rows=9_999)
     assert caplog.records == []

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from tzrec.config.feature_facts import FeatureFacts
+from tzrec.config.messages import which_field
 from tzrec.config.model_facts import MODELS
 from tzrec.config.problem import Problem, warning
 from tzrec.config.tasks import Task
@@ -213,6 +214,14 @@ def _label(context: Context, column: str, kind: pa.DataType, table: Table) -> It
 
 
 def _tasks_of_label(context: Context, column: str) -> list[Task]:
+    """Returns the tasks that learn a label.
+
+    Two-tower models only count rows by theirs, and of the nodes of a tree labels are made anew.
+    """
+    model = MODELS.get(context.model_type)
+    has_tree = which_field(context.config.data_config, "sampler") == "tdm_sampler"
+    if has_tree or (model is not None and model.is_match):
+        return []
     return [task for task in context.tasks if task.label == column]
 
 

@@ -23,6 +23,7 @@ from tzrec.cli.check_columns import (
     constant_label,
     generation_problems,
 )
+from tzrec.cli.check_sampler import sampler_problems
 from tzrec.config.pipeline import Pipeline
 from tzrec.config.problem import Problem, in_file_order, render
 from tzrec.config.validate.data import dataset_type_of, needed_columns, other_columns
@@ -78,6 +79,7 @@ def check_data(
         found = _check_input(context, name, effort)
         lines.append((name.partition("_")[0] + " data", found.text))
         problems += found.problems
+    problems += sampler_problems(context)
     ordered = in_file_order(_once(problems), pipeline.source)
     fatal = [problem for problem in ordered if problem.fatal]
     if fatal:

@@ -16,6 +16,7 @@ DESCRIPTION = (
 )
 EXAMPLES = """\
   tzrec data generate --for examples/dlrm_criteo.config
+  tzrec data generate --for examples/dssm_taobao.config --items 5000 --users 20000
   tzrec data generate --for rank.config --rows 1000000 --files 4 --out /tmp/rows
   tzrec data convert frappe IN OUT"""
 

@@ -9,7 +9,7 @@ from tzrec.cli.parser import add_config, add_edits, config_of
 
 DESCRIPTION = (
     "Exports a checkpoint as a TorchScript model; compares it with the trained model first\n"
-    "and publishes nothing if they differ."
+    "and publishes nothing if they differ. A match model becomes user/ and item/."
 )
 EXAMPLES = """\
   tzrec export run/pipeline.config --export-dir run/export
@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--additional-export-config", metavar="JSON", help="merged into model_acc.json"
     )
-    parser.add_argument("--item-input-path", metavar="FILES", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--item-input-path",
+        metavar="FILES",
+        help="match models: rows of items to check the item tower with (default: training data)",
+    )
     add_edits(parser)
 
 

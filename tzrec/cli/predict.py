@@ -18,6 +18,7 @@ EXAMPLES = """\
   tzrec predict run/export --input test.csv --output out --reserved-columns user_id,item_id
   tzrec predict run/pipeline.config --input test.parquet --output out --output-columns probs"""
 
+_PARTS = ("embedding", "item", "model", "user")
 _SCRIPTED_ONLY = ("predict_threads", "is_profiling", "debug_level")
 
 
@@ -180,6 +181,12 @@ def _only_with(args: argparse.Namespace, names: tuple[str, ...], what: str) -> N
 
 def _is_export(path: str) -> None:
     if "://" not in path and not (Path(path) / "scripted_model.pt").is_file():
+        parts = [name for name in _PARTS if (Path(path) / name / "scripted_model.pt").is_file()]
+        if parts:
+            raise UsageError(
+                f"{path!r} is an export in parts: {', '.join(parts)}",
+                hint=f"name one of them: {Path(path) / parts[-1]}",
+            )
         raise UsageError(
             f"{path!r} holds no exported model (no scripted_model.pt)",
             hint="tzrec export CONFIG --export-dir DIR makes one",

@@ -22,8 +22,4 @@ NO_OPS: Mapping[str, str] = {
     "data_config.is_orderby_partition": _ODPS,
     "data_config.odps_data_quota_name": _ODPS,
     "data_config.odps_data_compression": _ODPS,
-    "data_config.force_base_data_group": (
-        "only a sampler puts features on other rows than those of the batch, and there is none"
-    ),
-    "data_config.negative_sample_mask_prob": "it masks the rows of a sampler, and there is none",
 }

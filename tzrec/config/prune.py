@@ -13,6 +13,7 @@ from tzrec.protos.pipeline_pb2 import EasyRecConfig
 # Fields of losses and metrics that name a feature.
 _NAMING_FIELDS = ("session_name", "grouping_key")
 _NUMBER = re.compile(r"feature_configs\[(\d+)\]")
+_SUB_NUMBER = re.compile(r"\.features\[(\d+)\]")
 
 
 def prune_features(config: EasyRecConfig, keep: Mapping[str, Collection[str]]) -> EasyRecConfig:
@@ -42,6 +43,35 @@ def prune_features(config: EasyRecConfig, keep: Mapping[str, Collection[str]]) -
     return pruned
 
 
+def keep_features(config: EasyRecConfig, names: Collection[str]) -> EasyRecConfig:
+    """Returns a copy with some features and those that they are made of; groups stay.
+
+    Of a grouped sequence only the features that are needed stay.
+
+    Args:
+        config: a checked config.
+        names: features, those of grouped sequences as ``{sequence}__{feature}``.
+    """
+    facts = {feature.name: feature for feature in flatten(config)}
+    used = _closure(names, facts)
+    pruned = EasyRecConfig()
+    pruned.CopyFrom(config)
+    del pruned.feature_configs[:]
+    by_number: dict[int, list[FeatureFacts]] = {}
+    for feature in facts.values():
+        if feature.name in used:
+            by_number.setdefault(_number(feature), []).append(feature)
+    for number, kept in sorted(by_number.items()):
+        entry = pruned.feature_configs.add()
+        entry.CopyFrom(config.feature_configs[number])
+        if kept[0].sequence is not None:
+            members = [_SUB_NUMBER.search(feature.path) for feature in kept]
+            subs = [kept[0].sequence.features[int(found[1])] for found in members if found]
+            del entry.sequence_feature.features[:]
+            entry.sequence_feature.features.extend(subs)
+    return pruned
+
+
 def _number(feature: FeatureFacts) -> int:
     found = _NUMBER.match(feature.path)
     assert found is not None
@@ -50,7 +80,6 @@ def _number(feature: FeatureFacts) -> int:
 
 def _used(config: EasyRecConfig, facts: Mapping[str, FeatureFacts]) -> set[str]:
     """Returns the names of all features that something needs."""
-    used: set[str] = set()
     todo: list[str] = []
     for _, message in walk(config.model_config):
         any_message: Any = message
@@ -59,6 +88,13 @@ def _used(config: EasyRecConfig, facts: Mapping[str, FeatureFacts]) -> set[str]:
                 todo += any_message.feature_names
             elif field.name in _NAMING_FIELDS and getattr(any_message, field.name) in facts:
                 todo.append(getattr(any_message, field.name))
+    return _closure(todo, facts)
+
+
+def _closure(names: Collection[str], facts: Mapping[str, FeatureFacts]) -> set[str]:
+    """Returns features and all that they are made of."""
+    used: set[str] = set()
+    todo = list(names)
     while todo:
         name = todo.pop()
         if name not in used:

@@ -67,6 +67,9 @@ METRICS: Mapping[str, MetricFacts] = {
     "auc": MetricFacts("AUC", "probs", max_class=2),
     "multiclass_auc": MetricFacts("MulticlassAUC", "probs", min_class=2),
     "recall_at_k": MetricFacts("RecallAtK", "similarity"),
+    "hitrate_at_k": MetricFacts("HitRateAtK", "similarity"),
+    "ndcg_at_k": MetricFacts("NDCGAtK", "similarity"),
+    "mrr": MetricFacts("MRR", "similarity"),
     "mean_absolute_error": MetricFacts("MeanAbsoluteError", "y"),
     "mean_squared_error": MetricFacts("MeanSquaredError", "y"),
     "accuracy": MetricFacts("Accuracy", "probs"),
@@ -81,6 +84,9 @@ TRAIN_METRICS: Mapping[str, MetricFacts] = {
     for name in (
         "auc",
         "recall_at_k",
+        "hitrate_at_k",
+        "ndcg_at_k",
+        "mrr",
         "mean_absolute_error",
         "mean_squared_error",
         "accuracy",
@@ -164,12 +170,32 @@ def class_range(bounds: tuple[int | None, int | None]) -> str:
     return f"{least or 1} to {most}"
 
 
+# Messages of two-tower models.
+MATCH_MODELS = ("DSSM", "DSSMV2", "DAT", "MIND", "SequenceTwoTower")
+
+# The only loss of a two-tower model.
+MATCH_LOSS = "softmax_cross_entropy"
+
+_RANKED = {"recall_at_k": "recall", "hitrate_at_k": "hitrate", "ndcg_at_k": "ndcg", "mrr": "mrr"}
+
+
+def metric_name(name: str, top_k: int = 0) -> str:
+    """Returns the name under which a metric is reported, ``recall@5``.
+
+    Args:
+        name: its name in the config, ``recall_at_k``.
+        top_k: its k, 0 if it has none; only metrics of ranks carry it in their name.
+    """
+    if name not in _RANKED:
+        return name
+    return f"{_RANKED[name]}@{top_k}" if top_k else _RANKED[name]
+
+
 def eval_metric_names(losses: Iterable[str], metrics: Iterable[tuple[str, int]]) -> list[str]:
     """Returns the names in ``train_eval_result_v2.txt`` of a single-task model.
 
     Args:
         losses: loss names; their running means are metrics too.
-        metrics: metric name and its top_k (only used by recall_at_k).
+        metrics: metric name and its top_k (only used by metrics of ranks).
     """
-    names = [f"recall@{k}" if name == "recall_at_k" else name for name, k in metrics]
-    return [*names, *losses]
+    return [*(metric_name(name, k) for name, k in metrics), *losses]

@@ -67,6 +67,12 @@ def tasks_of(config: EasyRecConfig) -> list[Task]:
     return [Task("model_config", model, label)]
 
 
+def learns_labels(config: EasyRecConfig) -> bool:
+    """Returns whether the model learns from labels; two-tower models only count rows by one."""
+    facts = MODELS.get(which_msg(config.model_config, "model"))
+    return facts is None or not facts.is_match
+
+
 def _towers(path: str, model: Any, fields: Sequence[str]) -> Iterator[Task]:
     for field in fields:
         value = getattr(model, field)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tzrec.batch import (
     BASE_DATA_GROUP,
+    SAMPLER_INFOS,
     Batch,
     JaggedTensor,
     KeyedJaggedTensor,
@@ -21,7 +22,7 @@ from tzrec.batch import (
 )
 from tzrec.datasets.feature_counts import FEATURE_COUNTS, counts_tensor
 from tzrec.datasets.labels import parse_label, parse_sample_weight
-from tzrec.errors import ConfigError, DataError, Unsupported, did_you_mean
+from tzrec.errors import ConfigError, DataError, did_you_mean
 from tzrec.features.generation import GeneratedFeatures
 from tzrec.fg.kernels import warm_up
 
@@ -44,11 +45,11 @@ class DataParser:
         fg_threads: features generated at once (``FG_DAG``).
         force_base_data_group: all features share the base data group; shorter ones are padded
             with empty rows and zeros.
-        sampler_type: name of the negative sampler.
+        sampler_type: name of the sampler whose rows are among those of a batch, and which tells
+            of them in `Batch.additional_infos`.
 
     Raises:
         ConfigError: two features have the same name.
-        Unsupported: a sampler.
     """
 
     def __init__(
@@ -61,8 +62,6 @@ class DataParser:
         force_base_data_group: bool = False,
         sampler_type: str | None = None,
     ) -> None:
-        if sampler_type:
-            raise Unsupported(f"sampler {sampler_type} comes with a later version")
         names = [feature.name for feature in features]
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -74,14 +73,19 @@ class DataParser:
         self.is_training = is_training
         self.fg_threads = fg_threads
         self.force_base_data_group = force_base_data_group
+        self.sampler_type = sampler_type or ""
+
+    @property
+    def feature_columns(self) -> list[str]:
+        """Columns that features read."""
+        own = [feature for feature in self.features if feature.name not in self.generated]
+        columns = [name for feature in own for name in feature.inputs]
+        return list(dict.fromkeys([*columns, *self.generated.columns]))
 
     @property
     def input_columns(self) -> list[str]:
         """Columns that `parse` reads: the features', labels, sample weights."""
-        own = [feature for feature in self.features if feature.name not in self.generated]
-        of_features = [name for feature in own for name in feature.inputs]
-        of_features += self.generated.columns
-        return list(dict.fromkeys([*of_features, *self.labels, *self.sample_weights]))
+        return list(dict.fromkeys([*self.feature_columns, *self.labels, *self.sample_weights]))
 
     def warm_up(self) -> None:
         """Compiles what feature generation needs, where it is not cached; the log says so.
@@ -95,12 +99,14 @@ class DataParser:
         """Parses the columns of a batch.
 
         Args:
-            input_data: column → array of B rows; the mask columns of
-                `tzrec.features.mask` may be among them.
+            input_data: column → array of B rows, those of sampled columns have more; the mask
+                columns of `tzrec.features.mask` may be among them, and with a sampler what
+                `Batch.additional_infos` is to have.
 
         Returns:
             Parse key → tensor: ``{feature}.values .lengths .weights .key_lengths``, label and
-            weight names; in training with feature generation also `FEATURE_COUNTS`.
+            weight names, additional infos; in training with feature generation also
+            `FEATURE_COUNTS`.
 
         Raises:
             DataError: a column is missing, has the wrong type, or a value is out of range.
@@ -119,6 +125,8 @@ class DataParser:
         for weight in self.sample_weights:
             column = _column(input_data, weight, "sample weight")
             parsed[weight] = parse_sample_weight(weight, column)
+        for name in self._infos(input_data):
+            parsed[name] = to_tensor(np.asarray(input_data[name]))
         if self.force_base_data_group:
             self._pad_rows(parsed)
         if counted:
@@ -153,6 +161,10 @@ class DataParser:
         if feature.is_sparse:
             _check_range(feature, found)
         return found
+
+    def _infos(self, found: Mapping[str, Any]) -> list[str]:
+        """Returns which of the additional infos are there."""
+        return [name for name in SAMPLER_INFOS if self.sampler_type and name in found]
 
     def _pad_rows(self, parsed: dict[str, Tensor]) -> None:
         keys = {
@@ -207,6 +219,8 @@ class DataParser:
                 )
         for weight in self.sample_weights:
             batch.sample_weights[weight] = parsed[weight]
+        for name in self._infos(parsed):
+            batch.additional_infos[name] = parsed[name]
         return batch
 
     def _by_group(self) -> dict[str, list[BaseFeature]]:

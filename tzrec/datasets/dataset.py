@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -16,6 +16,9 @@ from tzrec.datasets.event_time import check_time_type
 from tzrec.datasets.formats import create_reader, create_writer, format_of
 from tzrec.datasets.loader import BatchLoader, LoaderOptions
 from tzrec.datasets.reader import BaseReader
+from tzrec.datasets.sampled import RowJoiner
+from tzrec.datasets.sampler_input import SamplerInput
+from tzrec.datasets.samplers.base import BaseSampler
 from tzrec.datasets.split import SplitConfig
 from tzrec.datasets.workers import usable_workers
 from tzrec.datasets.writer import BaseWriter
@@ -60,7 +63,7 @@ class BaseDataset:
         input_path: comma list of files, globs and directories.
         reserved_columns: columns for the output of a prediction; the first may be
             ``ALL_COLUMNS`` or ``ALL_EFFECTIVE_COLUMNS`` (all that are read anyway).
-        mode: what the input is for. A prediction needs no labels.
+        mode: what the input is for. A prediction needs no labels and no sampler.
 
     Raises:
         DataError: files or columns are missing, or of a type that cannot be read.
@@ -79,6 +82,7 @@ class BaseDataset:
         mode: Mode = Mode.TRAIN,
     ) -> None:
         learns = mode is not Mode.PREDICT
+        self.sampler_input = SamplerInput.of(data_config, features) if learns else None
         self.parser = DataParser(
             features,
             labels=list(data_config.label_fields) if learns else None,
@@ -86,8 +90,11 @@ class BaseDataset:
             is_training=mode is Mode.TRAIN,
             fg_threads=data_config.fg_threads,
             force_base_data_group=data_config.force_base_data_group,
+            sampler_type=self.sampler_input.type_name if self.sampler_input else None,
         )
         columns = self.parser.input_columns
+        if self.sampler_input is not None:
+            columns = list(dict.fromkeys([*columns, *self.sampler_input.id_columns]))
         time_field = data_config.event_time_field if mode is Mode.TRAIN else ""
         cost_field = data_config.sample_cost_field if data_config.batch_cost_size else ""
         if cost_field:
@@ -146,6 +153,8 @@ def create_dataloader(
     world_size: int = 1,
     seed: int = 0,
     debug_level: int = 0,
+    with_log_q: bool = False,
+    build_sampler: Callable[[BaseSampler], None] = BaseSampler.build,
 ) -> BatchLoader:
     """Makes the loader of one rank.
 
@@ -158,16 +167,18 @@ def create_dataloader(
             prediction reads no labels, keeps every row and their order.
         rank: number of this process.
         world_size: number of processes.
-        seed: of shuffling and masks.
+        seed: of shuffling, masks and samplers.
         debug_level: accepted for the interface; the text column ``__features__`` is made from
             the batches by `tzrec.deploy`.
+        with_log_q: the sampler tells the probabilities of its draws.
+        build_sampler: reads the sampler's tables, or takes them over from another process.
 
     Raises:
         DataError: files, columns or rows are missing, or a type cannot be read.
         Unsupported: the config asks for what a later version brings.
     """
     del debug_level
-    _refuse_unsupported(data_config)
+    _check_costs(data_config)
     dataset = _dataset_class(data_config, input_path)(
         data_config, features, input_path, reserved_columns=reserved_columns, mode=mode
     )
@@ -193,7 +204,28 @@ def create_dataloader(
             cost_field=data_config.sample_cost_field,
             time_field=data_config.event_time_field if training else "",
         ),
+        joiner=_joiner(data_config, dataset, training, with_log_q, build_sampler),
     )
+
+
+def _joiner(
+    data_config: DataConfig,
+    dataset: BaseDataset,
+    training: bool,
+    with_log_q: bool,
+    build: Callable[[BaseSampler], None],
+) -> RowJoiner | None:
+    if dataset.sampler_input is None:
+        return None
+    joiner = dataset.sampler_input.joiner(
+        data_config,
+        dataset.parser,
+        dataset.reader.schema,
+        is_training=training,
+        with_log_q=with_log_q,
+    )
+    build(joiner.sampler)
+    return joiner
 
 
 def _dataset_class(data_config: DataConfig, input_path: str) -> type[BaseDataset]:
@@ -238,11 +270,8 @@ def num_parser_processes(data_config: DataConfig) -> int:
     return usable_workers(data_config.num_workers)
 
 
-def _refuse_unsupported(data_config: DataConfig) -> None:
+def _check_costs(data_config: DataConfig) -> None:
     if data_config.batch_cost_size and not data_config.sample_cost_field:
         raise ConfigError(
             "data_config.batch_cost_size needs sample_cost_field, the column with the cost of a row"
         )
-    sampler = data_config.WhichOneof("sampler")
-    if sampler:
-        raise Unsupported(f"data_config.{sampler} is not supported yet")

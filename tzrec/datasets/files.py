@@ -26,7 +26,7 @@ def expand_paths(input_path: str, suffix: str) -> list[str]:
 
     Args:
         input_path: comma list.
-        suffix: ``.csv`` or ``.parquet``.
+        suffix: ``.csv`` or ``.parquet``; empty for files of any name.
 
     Raises:
         DataError: a part of the list stands for no file.
@@ -41,8 +41,9 @@ def expand_paths(input_path: str, suffix: str) -> list[str]:
     for part in parts:
         matches = _expand(part, suffix)
         if not matches:
+            kind = f"{suffix.lstrip('.')} files" if suffix else "files"
             raise DataError(
-                f"no {suffix.lstrip('.')} files exist in {part!r}",
+                f"no {kind} exist in {part!r}",
                 hint="a path is a comma list of files, globs and directories",
             )
         for match in matches:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tzrec.batch import Batch, RecordBatchTensor
+from tzrec.datasets.batch_parser import BatchParser
 from tzrec.datasets.channel import Channel, Closed
 from tzrec.datasets.costs import CostCutter
 from tzrec.datasets.data_parser import DataParser
@@ -21,6 +22,7 @@ from tzrec.datasets.feature_counts import FEATURE_COUNTS, FeatureCounts
 from tzrec.datasets.locate import RowParser
 from tzrec.datasets.position import DataPosition
 from tzrec.datasets.reader import BaseReader
+from tzrec.datasets.sampled import RowJoiner
 from tzrec.datasets.slicer import BatchSlicer, RawBatch, row_origin
 from tzrec.datasets.split import PassPlan, SplitConfig
 from tzrec.datasets.start import Start, plan_pass
@@ -70,6 +72,7 @@ class BatchLoader:
         parser: of the columns.
         config: how rows become batches.
         options: how batches are made.
+        joiner: adds the rows of a sampler.
 
     Attributes:
         num_rows: rows of the whole input.
@@ -89,14 +92,17 @@ class BatchLoader:
         *,
         config: SplitConfig,
         options: LoaderOptions | None = None,
+        joiner: RowJoiner | None = None,
     ) -> None:
         self.reader = reader
         self.parser = parser
+        self.joiner = joiner
         self.config = config
         self.options = options or LoaderOptions()
         self.bad_rows = reader.bad_rows
         self.num_rows: int | None = reader.total_rows
-        self._rows = RowParser(parser, reader)
+        self._batches = BatchParser(parser, joiner)
+        self._rows = RowParser(self._batches, reader)
         self.feature_counts = FeatureCounts(parser.generated.names)
         self._blocks = reader.blocks()
         plan = plan_pass(self._blocks, config).plan
@@ -111,6 +117,14 @@ class BatchLoader:
     def num_bad_rows(self) -> int:
         """Rows left out so far on this rank, each counted once."""
         return self.bad_rows.count
+
+    @property
+    def estimated_rows(self) -> int:
+        """Rows of a full batch, about, with those of the sampler."""
+        rows = self.config.batch_size
+        if self.joiner is not None:
+            rows += self.joiner.sampler.estimated_sample_num(rows)
+        return rows
 
     def set_epoch(self, epoch: int) -> None:
         """Selects the order of the next passes under shuffling."""
@@ -159,7 +173,7 @@ class BatchLoader:
             self._announce(start)
         self.parser.warm_up()
         if self.options.num_workers and self._pool is None:
-            self._pool = ParserPool(self.parser, self.options.num_workers)
+            self._pool = ParserPool(self._batches, self.options.num_workers)
         batches = _Pass(self._produce(start, may_be_empty=position is not None))
         self._passes.add(batches)
         return batches
@@ -212,9 +226,15 @@ class BatchLoader:
             batches = same_number(batches, self._rows.parse)
         for raw, parsed in batches:
             some = True
-            yield self._finish(raw, parsed), raw.columns.nbytes
+            yield self._finish(raw, parsed), self._size(raw, parsed)
         if not some:
             raise DataError(f"{self.reader.input_path!r} has no row that can be used")
+
+    def _size(self, raw: RawBatch, parsed: dict[str, Tensor]) -> int:
+        """Returns about how many bytes a batch holds."""
+        if self.joiner is None:
+            return int(raw.columns.nbytes)
+        return sum(tensor.nbytes for tensor in parsed.values())
 
     def _slicer(self, start: Start) -> BatchSlicer:
         cutter = None

@@ -18,6 +18,7 @@ from tzrec.datasets.start import Start
 from tzrec.features.mask import SAMPLE_MASK
 
 _MASK_STREAM = 2
+_DRAW_STREAM = 3
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
@@ -31,12 +32,14 @@ class RawBatch:
         row: row number in its file (B,).
         left_out: file numbers and row numbers of rows that were read for this batch but are not
             in it.
+        stream: seeds what is drawn for the batch, wherever it is parsed.
     """
 
     columns: pa.RecordBatch
     source: NDArray[np.int64]
     row: NDArray[np.int64]
     left_out: tuple[NDArray[np.int64], NDArray[np.int64]] = (_NO_ROWS, _NO_ROWS)
+    stream: tuple[int, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -46,9 +49,8 @@ class RawBatch:
     def without(self, bad: NDArray[np.bool_]) -> RawBatch:
         """Returns the batch without the rows marked in ``bad`` (B,)."""
         columns = self.columns.filter(pa.array(~bad))
-        return RawBatch(columns, self.source[~bad], self.row[~bad]).after(
-            replace(self, source=self.source[bad], row=self.row[bad])
-        )
+        good = RawBatch(columns, self.source[~bad], self.row[~bad], stream=self.stream)
+        return good.after(replace(self, source=self.source[bad], row=self.row[bad]))
 
     def after(self, other: RawBatch) -> RawBatch:
         """Returns the batch with all rows of ``other`` counted as left out before it."""
@@ -60,8 +62,13 @@ class RawBatch:
         """Returns the batch in ``number`` parts, B at least; the first has what was left out."""
         edges = [self.num_rows * i // number for i in range(number + 1)]
         parts = [
-            RawBatch(self.columns.slice(a, b - a), self.source[a:b], self.row[a:b])
-            for a, b in pairwise(edges)
+            RawBatch(
+                self.columns.slice(a, b - a),
+                self.source[a:b],
+                self.row[a:b],
+                stream=(*self.stream, part),
+            )
+            for part, (a, b) in enumerate(pairwise(edges))
         ]
         return [replace(parts[0], left_out=self.left_out), *parts[1:]]
 
@@ -109,7 +116,9 @@ class BatchSlicer:
                 if part >= skipped:
                     cut = slice(left - edges[0], right - edges[0])
                     columns = self._columns(table, window, cut)
-                    yield RawBatch(self._mask(columns, window.number, part), source[cut], row[cut])
+                    stream = self._stream(_DRAW_STREAM, window.number, part)
+                    columns = self._mask(columns, window.number, part)
+                    yield RawBatch(columns, source[cut], row[cut], stream=stream)
 
     def _columns(self, table: pa.RecordBatch, window: Window, cut: slice) -> pa.RecordBatch:
         if window.permutation is not None:
@@ -119,10 +128,13 @@ class BatchSlicer:
     def _mask(self, columns: pa.RecordBatch, window: int, part: int) -> pa.RecordBatch:
         if not self._mask_prob:
             return columns
-        config, epoch = self._plan.config, self._plan.epoch
-        stream = [config.seed, epoch, _MASK_STREAM, config.rank, window, part]
-        mask = np.random.default_rng(stream).random(columns.num_rows) < self._mask_prob
+        random = np.random.default_rng(self._stream(_MASK_STREAM, window, part))
+        mask = random.random(columns.num_rows) < self._mask_prob
         return columns.append_column(SAMPLE_MASK, pa.array(mask))
+
+    def _stream(self, kind: int, window: int, part: int) -> tuple[int, ...]:
+        config = self._plan.config
+        return (config.seed, self._plan.epoch, kind, config.rank, window, part)
 
 
 def row_origin(raw: RawBatch, sources: Sequence[str]) -> dict[str, list[tuple[int, int]]]:

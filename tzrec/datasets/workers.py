@@ -18,18 +18,19 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tzrec.datasets.data_parser import DataParser, to_tensor
-from tzrec.datasets.locate import RowParser, columns_of
+from tzrec.datasets.batch_parser import BatchParser
+from tzrec.datasets.data_parser import to_tensor
+from tzrec.datasets.locate import RowParser
+from tzrec.datasets.sampled import Stream
 from tzrec.datasets.slicer import RawBatch
 from tzrec.errors import DistributedError, TzrecError
-from tzrec.features.mask import NEG_SAMPLE_MASK, SAMPLE_MASK
 from tzrec.fg.memory import keep_freed_memory
 
 logger = logging.getLogger("tzrec")
 
 _AHEAD_PER_WORKER = 2
 
-_parser: DataParser | None = None
+_parser: BatchParser | None = None
 
 _Parsed: TypeAlias = Future[dict[str, np.ndarray]]
 _Pending: TypeAlias = tuple[RawBatch, _Parsed]
@@ -54,8 +55,8 @@ class ParserPool:
         num_workers: number of processes.
     """
 
-    def __init__(self, parser: DataParser, num_workers: int) -> None:
-        self._needed = frozenset([*parser.input_columns, SAMPLE_MASK, NEG_SAMPLE_MASK])
+    def __init__(self, parser: BatchParser, num_workers: int) -> None:
+        self._needed = frozenset(parser.input_columns)
         self._ahead = _AHEAD_PER_WORKER * num_workers
         self._executor = ProcessPoolExecutor(
             num_workers,
@@ -104,7 +105,7 @@ class ParserPool:
         # A process that is just starting inherits this until `_leave_group`.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            return self._executor.submit(_parse, bytes(sink.getvalue()))
+            return self._executor.submit(_parse, bytes(sink.getvalue()), raw.stream)
         except BrokenProcessPool as error:
             raise _death() from error
         finally:
@@ -143,7 +144,7 @@ def _death() -> DistributedError:
     )
 
 
-def _start_worker(parser: DataParser) -> None:
+def _start_worker(parser: BatchParser) -> None:
     global _parser
     _parser = parser
     _leave_group()
@@ -174,8 +175,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes, stream: Stream) -> dict[str, Any]:
     assert _parser is not None
     with pa.ipc.open_stream(data) as reader:
-        parsed = _parser.parse(columns_of(reader.read_next_batch()))
+        parsed = _parser.parse(reader.read_next_batch(), stream)
     return {key: tensor.numpy() for key, tensor in parsed.items()}

@@ -44,6 +44,8 @@ RESERVED_NAMES = (
     GOLDEN_ROWS,
     FG_JSON,
 )
+# Directories of an export in parts.
+PARTS = ("embedding", "item", "model", "user")
 _NEEDED = (SCRIPTED_MODEL, PIPELINE_CONFIG, MODEL_ACC, GOLDEN)
 
 FORMAT = "tzrec-artefact"
@@ -147,12 +149,26 @@ def read_manifest(path: str | Path) -> Manifest:
     if not directory.is_dir():
         raise ServingError(f"{directory} is not a directory", hint="make it with `tzrec export`")
     if not manifest.is_file():
+        parts = found_parts(directory)
+        if parts:
+            raise ServingError(
+                f"{directory} is an export in parts: {', '.join(parts)}",
+                hint=f"name one of them: {directory / parts[-1]}",
+            )
         found = ", ".join(sorted(child.name for child in directory.iterdir())[:8]) or "nothing"
         raise ServingError(
             f"{directory} holds no {MANIFEST} (found: {found}): it is not an export of tzrec, "
             "or an incomplete copy of one"
         )
     return Manifest.from_json(manifest.read_text())
+
+
+def found_parts(directory: str | Path) -> list[str]:
+    """Returns the parts (``user``, ``item``) of an exported directory; none of one in one piece."""
+    path = Path(directory)
+    if not path.is_dir() or (path / MANIFEST).exists():
+        return []
+    return [name for name in PARTS if (path / name / SCRIPTED_MODEL).is_file()]
 
 
 def verify_artefact(path: str | Path) -> Manifest:

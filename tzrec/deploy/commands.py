@@ -49,9 +49,16 @@ def restored_model(
 
 
 def golden_rows(
-    config: EasyRecConfig, features: list[Any], options: Options
+    config: EasyRecConfig, features: list[Any], options: Options, *, input_path: str | None = None
 ) -> tuple[dict[str, torch.Tensor], pa.RecordBatch]:
-    """Returns the first batch of the training data: as the exported model takes it, and raw."""
+    """Returns the first batch of a table: as the exported model takes it, and raw.
+
+    Args:
+        config: how rows are read.
+        features: what is made of them.
+        options: of the process.
+        input_path: the table, default the training data.
+    """
     alone = EasyRecConfig()
     alone.CopyFrom(config)
     # One batch is not worth starting processes for.
@@ -59,7 +66,7 @@ def golden_rows(
     loader = build.build_loader(
         alone,
         features,
-        config.train_input_path,
+        input_path or config.train_input_path,
         mode=Mode.PREDICT,
         options=options,
         reserved_columns=[ALL_EFFECTIVE_COLUMNS],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime as dt
 import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from tzrec.deploy import artefact, assets, torchscript
 from tzrec.deploy import golden as golden_batch
 from tzrec.deploy.golden_rows import save_golden_rows
 from tzrec.deploy.options import ExportOptions
+from tzrec.deploy.parts import Part
 from tzrec.deploy.verify import check_finite, check_parity, num_rows
-from tzrec.errors import ExportError, Unsupported
+from tzrec.errors import ExportError, Unsupported, at
 from tzrec.features.feature import FgMode, create_fg_json
 from tzrec.models.wrappers import ScriptWrapper, autocast
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
@@ -62,24 +65,65 @@ def export_artefact(
             from it by more than ``options.tolerance``. Nothing is published then.
         Unsupported: ``export_dir`` is not a local path.
     """
+    part = Part(model, config, list(features), golden, rows)
+    return export_parts({"": part}, export_dir, options)
+
+
+def export_parts(
+    parts: Mapping[str, Part], export_dir: str | Path, options: ExportOptions | None = None
+) -> Path:
+    """Exports the parts of a model as `export_artefact` does; all appear, or none.
+
+    Args:
+        parts: directory in the export → part; ``""`` is the top.
+        export_dir: must not exist.
+        options: how to export; None = the defaults.
+
+    Returns:
+        ``export_dir``.
+
+    Raises:
+        ExportError: as `export_artefact`; says which part.
+        Unsupported: ``export_dir`` is not a local path.
+    """
     options = options or ExportOptions()
+    without_assets = dataclasses.replace(options, asset_files=())
+    with _published(export_dir) as work:
+        for name, part in parts.items():
+            with at(f"{name}/") if name else contextlib.nullcontext():
+                (work / name).mkdir(exist_ok=True)
+                _write_part(part, work / name, options if part.with_assets else without_assets)
+                artefact.verify_artefact(work / name)
+    return refuse_remote(export_dir)
+
+
+@contextlib.contextmanager
+def _published(export_dir: str | Path) -> Iterator[Path]:
+    """Gives a directory to write to, which gets its name when all went well."""
     target = refuse_existing(export_dir)
-    inputs = _model_inputs(golden, features)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir()
-        _write_config(config, work, options)
-        _write_features(features, rows, work)
-        wrapper = _script_wrapper(model)
-        with torchscript.inference_mode_of(wrapper), torch.inference_mode():
-            farm_hash = any(getattr(feature, "farm_hash", False) for feature in features)
-            _write_model(wrapper, inputs, work, options, farm_hash=farm_hash)
-        _publish(work, target)
+        yield work
+        for path in [*work.rglob("*"), work]:
+            _fsync(path)
+        refuse_existing(target)
+        work.rename(target)
+        _fsync(target.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return target
+
+
+def _write_part(part: Part, work: Path, options: ExportOptions) -> None:
+    inputs = _model_inputs(part.golden, part.features)
+    _write_config(part.config, work, options)
+    _write_features(part.features, part.rows, work)
+    wrapper = _script_wrapper(part.model)
+    with torchscript.inference_mode_of(wrapper), torch.inference_mode():
+        farm_hash = any(getattr(feature, "farm_hash", False) for feature in part.features)
+        _write_model(wrapper, inputs, work, options, farm_hash=farm_hash)
 
 
 def _script_wrapper(model: nn.Module) -> nn.Module:
@@ -93,15 +137,24 @@ def refuse_existing(export_dir: str | Path) -> Path:
         ExportError: it exists.
         Unsupported: it is not a local path.
     """
-    if "://" in str(export_dir):
-        raise Unsupported(f"export to {export_dir}: remote directories come with a later version")
-    target = Path(export_dir).expanduser().absolute()
+    target = refuse_remote(export_dir)
     if os.path.lexists(target):
         raise ExportError(
             f"export_dir {target} exists already",
             hint="name a new directory: an export never overwrites another one",
         )
     return target
+
+
+def refuse_remote(export_dir: str | Path) -> Path:
+    """Returns the absolute path of an export.
+
+    Raises:
+        Unsupported: it is not a local path.
+    """
+    if "://" in str(export_dir):
+        raise Unsupported(f"export to {export_dir}: remote directories come with a later version")
+    return Path(export_dir).expanduser().absolute()
 
 
 def _model_inputs(golden: dict[str, Tensor], features: Sequence[Any]) -> dict[str, Tensor]:
@@ -182,15 +235,6 @@ def _write_model(
     (work / artefact.MANIFEST).write_text(manifest.to_json())
     worst = max(parity["cases"]["golden batch"].values(), default=0.0)
     logger.info("export: largest difference to the trained model %.3g", worst)
-
-
-def _publish(work: Path, target: Path) -> None:
-    artefact.verify_artefact(work)
-    for path in [*work.rglob("*"), work]:
-        _fsync(path)
-    refuse_existing(target)
-    work.rename(target)
-    _fsync(target.parent)
 
 
 def _fsync(path: Path) -> None:

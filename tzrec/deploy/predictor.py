@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,15 @@ class Predictor:
     def input_columns(self) -> list[str]:
         """Raw columns that `predict` reads."""
         return list(self._types)
+
+    @property
+    def column_types(self) -> dict[str, pa.DataType]:
+        """Types of `input_columns`: as declared, else as trained, else what features read."""
+        return {name: t.declared or t.trained or t.unknown for name, t in self._types.items()}
+
+    def columns(self, rows: Any, names: Sequence[str]) -> dict[str, pa.Array]:
+        """Returns some of `input_columns` of rows, typed as `predict` does."""
+        return to_columns(rows, {name: self._types[name] for name in names})
 
     @property
     def output_names(self) -> list[str]:

@@ -181,17 +181,21 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
         """True for a feature that only other features read."""
         return bool(self.config.stub_type)
 
-    @cached_property
+    @property
     def inputs(self) -> list[str]:
         """Columns that the feature reads; of encoded data the one that is called like it."""
-        if self.fg_mode in (FgMode.FG_NONE, FgMode.FG_BUCKETIZE):
-            return [self.name]
-        return generation.columns(self)
+        return self._reads[0]
+
+    @property
+    def feature_inputs(self) -> list[str]:
+        """Other features that the feature reads."""
+        return self._reads[1]
 
     @cached_property
-    def has_single_input(self) -> bool:
-        """False for the kinds that combine columns."""
-        return self.kind in ("id_feature", "raw_feature", "tokenize_feature", "combine_feature")
+    def _reads(self) -> tuple[list[str], list[str]]:
+        if self.fg_mode in (FgMode.FG_NONE, FgMode.FG_BUCKETIZE):
+            return [self.name], []
+        return generation.reads(self)
 
     @property
     def is_sparse(self) -> bool:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tzrec.config.messages import which_field
-from tzrec.constant import BASE_DATA_GROUP, CROSS_NEG_DATA_GROUP, NEG_DATA_GROUP
 from tzrec.errors import ConfigError, at
 from tzrec.features import generation
 from tzrec.features.base import FEATURES, BaseFeature, FgMode
+from tzrec.features.placement import place
 from tzrec.fg.assets import copy_assets
 from tzrec.fg.config_json import without_bucketizer
 from tzrec.protos.feature_pb2 import FeatureConfig
@@ -44,7 +44,8 @@ def create_features(
         farm_hash: hash with FarmHash Fingerprint64; None takes the environment's choice.
 
     Raises:
-        ConfigError: a feature is wrong, or two have one name; the location says which.
+        ConfigError: a feature is wrong, or two have one name; the location says which. Or one
+            reads columns of ``neg_fields`` and others.
         Unsupported: a kind of feature or an fg_mode that is not built.
     """
     features: dict[str, BaseFeature] = {}
@@ -54,7 +55,7 @@ def create_features(
                 if feature.name in features:
                     raise ConfigError(f"feature {feature.name!r} is configured twice")
                 features[feature.name] = feature
-                _place(feature, set(neg_fields or ()), force_base_data_group)
+    place(list(features.values()), neg_fields or (), force_base=force_base_data_group)
     if fg_mode is FgMode.FG_DAG:
         return list(features.values())
     stubs = [name for name, feature in features.items() if feature.is_stub]
@@ -94,17 +95,6 @@ def _class_of(config: Any) -> type[BaseFeature]:
     if kind is None:
         raise ConfigError("no feature is set; write for example id_feature { … }")
     return FEATURES.get(type(getattr(config, kind)).__name__)
-
-
-def _place(feature: BaseFeature, neg_fields: set[str], force_base: bool) -> None:
-    """Says which rows the feature lives on (reference 02 §2.7)."""
-    feature.reads_sampled_rows = not neg_fields.isdisjoint(feature.inputs)
-    if force_base or not feature.reads_sampled_rows:
-        feature.data_group = BASE_DATA_GROUP
-    elif feature.has_single_input:
-        feature.data_group = NEG_DATA_GROUP
-    else:
-        feature.data_group = CROSS_NEG_DATA_GROUP
 
 
 def create_feature_configs(

@@ -76,13 +76,16 @@ def create_handler(
     return FgHandler(fg_json(features), threads, bucketize_only=bucketize_only, farm_hash=farm_hash)
 
 
-def columns(feature: BaseFeature) -> list[str]:
-    """Returns the columns that a feature reads itself, not those of features that it reads."""
+def reads(feature: BaseFeature) -> tuple[list[str], list[str]]:
+    """Returns the columns and the other features that a feature reads itself."""
     from tzrec.fg.operators.base import create_operator
 
     own = parse_fg_json(fg_json([feature]))
-    read = [i for spec in own for i in create_operator(spec).inputs]
-    return list(dict.fromkeys(i.source for i in read if i.side in ("user", "item", "context")))
+    found = [i for spec in own for i in create_operator(spec).inputs]
+    columns = [i.source for i in found if i.side in ("user", "item", "context")]
+    inner = {spec.name for spec in own}
+    others = [i.source for i in found if i.side == "feature" and i.source not in inner]
+    return list(dict.fromkeys(columns)), list(dict.fromkeys(others))
 
 
 class GeneratedFeatures:

@@ -118,6 +118,14 @@ class BaseModel(BaseModule, metaclass=_ModelMeta):
         """Returns `predict` of the batch."""
         return self.predict(batch)
 
+    def export_parts(self) -> dict[str, BaseModule]:
+        """Returns what is exported apart: directory in the export to module.
+
+        A part has ``features`` (those that it reads), and ``predict(batch)`` as a model has.
+        Empty: the model itself is exported, at the top.
+        """
+        return {}
+
     def compute_metric(self) -> dict[str, Tensor]:
         """Returns the evaluation metrics of all rows since the last call, and starts afresh."""
         values = {}

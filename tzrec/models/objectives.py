@@ -30,7 +30,11 @@ from tzrec.metrics.base import BaseMetric
 from tzrec.metrics.decay_auc import DecayAUC
 from tzrec.metrics.grouped_auc import GroupedAUC
 from tzrec.metrics.grouped_xauc import GroupedXAUC
+from tzrec.metrics.hitrate_at_k import HitRateAtK
+from tzrec.metrics.mrr import MRR
+from tzrec.metrics.ndcg_at_k import NDCGAtK
 from tzrec.metrics.normalized_entropy import NormalizedEntropy
+from tzrec.metrics.recall_at_k import RecallAtK
 from tzrec.metrics.regression import MeanAbsoluteError, MeanSquaredError
 from tzrec.metrics.train_metric_wrapper import TrainMetricWrapper
 from tzrec.metrics.xauc import XAUC
@@ -182,6 +186,10 @@ _LOSSES: dict[str, Callable[..., nn.Module]] = {
 _METRICS: dict[str, Callable[..., BaseMetric]] = {
     "auc": _plain(AUC),
     "multiclass_auc": MulticlassAUC,
+    "recall_at_k": _plain(RecallAtK),
+    "hitrate_at_k": _plain(HitRateAtK),
+    "ndcg_at_k": _plain(NDCGAtK),
+    "mrr": _plain(MRR),
     "mean_absolute_error": _plain(MeanAbsoluteError),
     "mean_squared_error": _plain(MeanSquaredError),
     "accuracy": _plain(Accuracy),
@@ -274,6 +282,8 @@ def build_metric(
 
 def _check_metric(name: str, spec: MetricSpec, num_class: int, predicted: set[str]) -> None:
     facts = spec.facts
+    if facts.needs == "similarity" and facts.needs not in predicted:
+        raise ConfigError(f"metric {name} is not for this model, but for two-tower models")
     if facts.needs not in predicted:
         able = [loss for loss, entry in LOSSES.items() if entry.facts.predicts == facts.needs]
         raise ConfigError(f"metric {name} needs a loss that gives it scores: {', '.join(able)}")
@@ -282,17 +292,23 @@ def _check_metric(name: str, spec: MetricSpec, num_class: int, predicted: set[st
         raise ConfigError(f"metric {name} needs num_class {bounds}, but it is {num_class}")
 
 
-def first_ids(batch: Batch, feature: str) -> Tensor:
+def first_ids(batch: Batch, feature: str, data_group: str = BASE_DATA_GROUP) -> Tensor:
     """Returns the first id of each row (B,) of a sparse feature, -1 where there is none.
+
+    Args:
+        batch: the batch.
+        feature: the feature.
+        data_group: where it lives.
 
     Raises:
         ConfigError: the batch has no such feature.
     """
-    ids = batch.sparse_features.get(BASE_DATA_GROUP)
+    ids = batch.sparse_features.get(data_group)
     names = ids.keys() if ids is not None else []
     if ids is None or feature not in names:
         raise ConfigError(
-            f"rows are grouped by {feature!r}, which is no id feature{did_you_mean(feature, names)}"
+            f"rows are told apart by {feature!r}, which is no id feature"
+            f"{did_you_mean(feature, names)}"
         )
     column = ids[feature]
     values, lengths = column.values(), column.lengths().long()

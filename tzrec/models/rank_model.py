@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from tzrec.batch import Batch
-from tzrec.config.messages import config_to_kwargs
 from tzrec.errors import ConfigError, DataError, did_you_mean
 from tzrec.models.model import BaseModel
 from tzrec.models.objectives import (
@@ -20,15 +19,13 @@ from tzrec.models.objectives import (
     metric_spec,
 )
 from tzrec.modules.embedding import EmbeddingGroup
-from tzrec.modules.variational_dropout import VariationalDropout
+from tzrec.modules.variational_dropout import drop_features, group_dropouts
 from tzrec.protos.loss_pb2 import LossConfig
 from tzrec.protos.metric_pb2 import MetricConfig, TrainMetricConfig
-from tzrec.protos.model_pb2 import FeatureGroupType, ModelConfig
+from tzrec.protos.model_pb2 import ModelConfig
 
 if TYPE_CHECKING:
     from tzrec.features.feature import BaseFeature
-
-_SEQUENCES = (FeatureGroupType.SEQUENCE, FeatureGroupType.JAGGED_SEQUENCE)
 
 
 class RankModel(BaseModel):
@@ -84,16 +81,7 @@ class RankModel(BaseModel):
             wide_embedding_dim=wide_embedding_dim,
             wide_init_fn=wide_init_fn,
         )
-        if config.HasField("variational_dropout"):
-            self._init_variational_dropout(config_to_kwargs(config.variational_dropout))
-
-    def _init_variational_dropout(self, fields: dict[str, Any]) -> None:
-        for name in self.embedding_group.group_names():
-            if self.embedding_group.group_type(name) in _SEQUENCES:
-                continue
-            dims = self.embedding_group.group_feature_dims(name)
-            if len(dims) > 1:
-                self.group_variational_dropouts[name] = VariationalDropout(dims, name, **fields)
+        self.group_variational_dropouts = group_dropouts(self.embedding_group, config)
 
     @property
     def first_group(self) -> str:
@@ -106,11 +94,8 @@ class RankModel(BaseModel):
         The penalties of variational dropout join the losses of this batch.
         """
         groups = self.embedding_group(batch)
-        self._loss_collection = {}
-        for name, dropout in self.group_variational_dropouts.items():
-            groups[name], penalty = dropout(groups[name])
-            if not self.is_inference:
-                self._loss_collection[f"{name}_feature_p_loss"] = penalty
+        penalties = drop_features(self.group_variational_dropouts, groups)
+        self._loss_collection = {} if self.is_inference else penalties
         return groups
 
     # --- predictions -------------------------------------------------------------------------

@@ -122,7 +122,7 @@ class ScriptWrapper(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.model = module
-        self._data_parser = DataParser(self.model.features, sampler_type=self.model.sampler_type)
+        self._data_parser = DataParser(self.model.features)
 
     def get_batch(self, data: dict[str, Tensor], device: torch.device = _CPU) -> Batch:
         """Builds the batch of the tensors of `DataParser.parse`, on ``device``."""

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from tzrec.config.messages import config_to_kwargs
+from tzrec.modules.embedding_groups import JAGGED_SEQUENCE, SEQUENCE
+
+if TYPE_CHECKING:
+    from tzrec.modules.embedding import EmbeddingGroup
+    from tzrec.protos.model_pb2 import ModelConfig
 
 _LOGGER = logging.getLogger("tzrec")
 _TEMPERATURE = 0.1
@@ -75,3 +83,45 @@ class VariationalDropout(nn.Module):
             scale = keep_probability.index_select(0, self.column_entry)
         penalty = self._regularization_lambda * keep_probability.sum() / features.size(0)
         return features * scale.to(features.dtype), penalty
+
+
+def group_dropouts(
+    embedding_group: EmbeddingGroup, config: ModelConfig, names: Iterable[str] | None = None
+) -> Any:
+    """Returns group → `VariationalDropout`, for all groups that are no sequences.
+
+    Empty if the config asks for none. A group of one entry has none: there is nothing to choose.
+
+    Args:
+        embedding_group: the feature groups.
+        config: holds ``variational_dropout``.
+        names: only of these groups, None = of all.
+    """
+    dropouts: Any = nn.ModuleDict()
+    if not config.HasField("variational_dropout"):
+        return dropouts
+    fields = config_to_kwargs(config.variational_dropout)
+    for name in embedding_group.group_names() if names is None else names:
+        if embedding_group.group_type(name) in (SEQUENCE, JAGGED_SEQUENCE):
+            continue
+        dims = embedding_group.group_feature_dims(name)
+        if len(dims) > 1:
+            dropouts[name] = VariationalDropout(dims, name, **fields)
+    return dropouts
+
+
+def drop_features(dropouts: Any, groups: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Thins the features of groups where they stand.
+
+    Args:
+        dropouts: of `group_dropouts`; those of other groups are passed over.
+        groups: group → (B, D), changed.
+
+    Returns:
+        ``{group}_feature_p_loss`` → penalty.
+    """
+    penalties = {}
+    for name, dropout in dropouts.items():
+        if name in groups:
+            groups[name], penalties[f"{name}_feature_p_loss"] = dropout(groups[name])
+    return penalties

@@ -10,7 +10,7 @@ from typing import Any
 
 from tzrec.config import prepare
 from tzrec.constant import Mode
-from tzrec.errors import ConfigError, did_you_mean
+from tzrec.errors import ConfigError, Unsupported, did_you_mean
 from tzrec.storage import file_system
 from tzrec.tools.importance_files import draw_bars, write_csv
 from tzrec.training.permutation import Importance
@@ -102,6 +102,12 @@ def _measure(
             config, features, config.eval_input_path, mode=Mode.EVAL, options=options
         )
         with closing(loader):
+            if loader.joiner is not None:
+                raise Unsupported(
+                    "tzrec importance with a sampler: rows that it draws belong to no row of the "
+                    "data, so their values cannot be exchanged",
+                    hint="a two-tower model with in_batch_negative: true has only rows of the data",
+                )
             pool = permutation.RowPool(loader, loader.parser, num_rows)
         groups = config.model_config.feature_groups
         read = model.model.get_features_in_feature_groups(groups)

@@ -8,8 +8,6 @@ import multiprocessing
 import os
 import re
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +22,7 @@ from tzrec.datasets.reader import BaseReader
 from tzrec.datasets.split import RowOrder
 from tzrec.errors import DataError, DistributedError, TzrecError
 from tzrec.fg.memory import keep_freed_memory
+from tzrec.utils.progress import Progress
 
 logger = logging.getLogger("tzrec")
 
@@ -32,7 +31,6 @@ R = TypeVar("R")
 
 _ROWS_WORTH_A_PROCESS = 200_000
 _POLL_SECONDS = 0.5
-_QUIET_SECONDS = 10.0
 _IN_BATCH = re.compile(r"(?: in)?:? row \d+ of the batch\b")
 
 
@@ -270,52 +268,3 @@ def _start(shared: _Shared[Any]) -> None:
 def _run(number: int, order: RowOrder) -> Any:
     assert _worker is not None
     return _worker.run(number, order, lambda: None)
-
-
-class Progress:
-    """A bar on a terminal, a line every 10 seconds elsewhere.
-
-    Args:
-        what: names the work.
-        total: rows in all.
-        rows: returns the rows that are done.
-    """
-
-    def __init__(self, what: str, total: int, rows: Callable[[], int]) -> None:
-        self._what, self._total, self._rows = what, total, rows
-        self._started = self._last = time.monotonic()
-        self._bar: Any = None
-
-    def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=self._total, unit="row", unit_scale=True, dynamic_ncols=True, desc=self._what
-            )
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self.show()
-            self._bar.close()
-
-    def show(self) -> None:
-        """Shows how far it is, if it is time."""
-        if self._bar is not None:
-            self._bar.update(self._rows() - self._bar.n)
-            return
-        now = time.monotonic()
-        if now - self._last < _QUIET_SECONDS:
-            return
-        self._last, rows = now, self._rows()
-        rate = rows / (now - self._started)
-        share = 100 * rows / max(self._total, 1)
-        logger.info(
-            "%s: %s of %s rows (%.0f%%), %s rows/s",
-            self._what,
-            f"{rows:,}",
-            f"{self._total:,}",
-            share,
-            f"{rate:,.0f}",
-        )

@@ -7,17 +7,22 @@ from typing import Any
 
 import torch
 
+from tzrec.config.messages import which_field, which_msg
 from tzrec.constant import Mode
 from tzrec.datasets.dataset import create_dataloader
+from tzrec.datasets.sampler_input import SamplerInput
 from tzrec.features.feature import BaseFeature, FgMode, create_features
+from tzrec.features.placement import place
 from tzrec.models.factory import create_model
 from tzrec.models.model import BaseModel, TrainWrapper
 from tzrec.options import Options
 from tzrec.protos.data_pb2 import DataConfig
 from tzrec.protos.data_pb2 import FgMode as FgModeProto
 from tzrec.protos.export_pb2 import ExportConfig
+from tzrec.protos.model_pb2 import ModelConfig
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.protos.train_pb2 import TrainConfig
+from tzrec.training.sampler_tables import SamplerTables
 
 
 def build_features(
@@ -30,13 +35,17 @@ def build_features(
         feature_configs: the config's.
         farm_hash: hash with FarmHash Fingerprint64; None takes the environment's choice.
     """
-    return create_features(
+    features = create_features(
         list(feature_configs),
         fg_mode=FgMode[FgModeProto.Name(data_config.fg_mode)],
         fg_encoded_multival_sep=data_config.fg_encoded_multival_sep,
-        force_base_data_group=data_config.force_base_data_group,
         farm_hash=farm_hash,
     )
+    sampler = SamplerInput.of(data_config, features)
+    if sampler is not None:
+        force_base = data_config.force_base_data_group
+        place(features, sampler.sampled_columns, force_base=force_base)
+    return features
 
 
 def build_model(
@@ -49,6 +58,7 @@ def build_model(
         features,
         list(data_config.label_fields) if with_labels else [],
         sample_weights=list(data_config.sample_weight_fields) if with_labels else [],
+        sampler_type=which_msg(data_config, "sampler") or None,
     )
 
 
@@ -71,8 +81,20 @@ def build_loader(
     mode: Mode,
     options: Options,
     reserved_columns: list[str] | None = None,
+    tables: SamplerTables | None = None,
 ) -> Any:
-    """Creates the loader of this rank."""
+    """Creates the loader of this rank; with a sampler all ranks must.
+
+    Args:
+        config: the config.
+        features: of the config.
+        input_path: what to read.
+        mode: what for.
+        options: rank, seed.
+        reserved_columns: columns for the output of a prediction.
+        tables: those of samplers that the run has read already.
+    """
+    tables = tables or SamplerTables(options)
     return create_dataloader(
         config.data_config,
         features,
@@ -82,7 +104,17 @@ def build_loader(
         rank=options.rank,
         world_size=options.world_size,
         seed=run_seed(config, options),
+        with_log_q=needs_log_q(config.model_config),
+        build_sampler=tables.prepare,
     )
+
+
+def needs_log_q(model_config: ModelConfig) -> bool:
+    """Returns whether the model corrects its scores by the probabilities of the draws."""
+    kind = which_field(model_config, "model")
+    model: Any = getattr(model_config, kind) if kind else None
+    negatives = getattr(model, "negatives", None)
+    return bool(negatives is not None and negatives.logq_correction)
 
 
 def run_seed(config: EasyRecConfig, options: Options) -> int:

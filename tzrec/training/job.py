@@ -12,6 +12,7 @@ import torch
 import tzrec
 from tzrec import storage
 from tzrec.config.load import save_message
+from tzrec.config.tasks import learns_labels
 from tzrec.constant import TRAIN_EVAL_RESULT_FILENAME, Mode
 from tzrec.errors import CheckpointError
 from tzrec.optim.optimizer import build_optimizer
@@ -35,6 +36,7 @@ from tzrec.training.location import location
 from tzrec.training.peers import sum_over_ranks
 from tzrec.training.report.run_report import Ending, RunReport
 from tzrec.training.resume import find_origin, restore_trainer
+from tzrec.training.sampler_tables import SamplerTables
 from tzrec.training.summary import final_summary, go_on, row_rate, start_facts, start_summary
 from tzrec.training.trainer import Trainer
 
@@ -78,6 +80,7 @@ class TrainingJob:
         self.model_dir = location(config.model_dir)
         self.features = build.build_features(config.data_config, config.feature_configs)
         self._use_averages = uses_averages(config.eval_config, config.train_config)
+        self._tables = SamplerTables(options)
         self._report = RunReport(config, self.model_dir, self.features) if report else None
         self._start_facts: dict[str, str] = {}
 
@@ -130,13 +133,23 @@ class TrainingJob:
 
     def _loader(self, input_path: str, mode: Mode) -> Any:
         return build.build_loader(
-            self.config, self.features, input_path, mode=mode, options=self.options
+            self.config,
+            self.features,
+            input_path,
+            mode=mode,
+            options=self.options,
+            tables=self._tables,
         )
 
     def _trainer(self, train_loader: Any, eval_loader: Any) -> Trainer:
         train_config = self.config.train_config
         wrapper = build.build_train_wrapper(self.config, self.features, self.device)
-        model = distribute(wrapper, train_config=train_config, device=self.device)
+        model = distribute(
+            wrapper,
+            train_config=train_config,
+            device=self.device,
+            batch_size=train_loader.estimated_rows,
+        )
         return Trainer(
             model,
             build_optimizer(model, train_config),
@@ -157,7 +170,7 @@ class TrainingJob:
         if train_config.HasField("early_stop"):
             hooks.append(EarlyStopHook(train_config.early_stop))
         if first:
-            hooks.append(ConstantColumns())
+            hooks.append(ConstantColumns(labels=learns_labels(self.config)))
             hooks.append(ProgressHook(train_config.log_step_count_steps))
         if first and train_config.use_tensorboard:
             hooks.append(TensorBoardHook(self.model_dir, train_config))

@@ -36,12 +36,16 @@ class ModelFacts:
         first_group: types that the first group of the config may have, for a model that reads
             that one whatever its name.
         reads_all_groups: the model may read any group; else only those that it names.
-        inputs: config fields below the model that name groups, with their types.
+        inputs: repeated config fields below the model whose ``input`` names a group, with its
+            types.
+        group_fields: other config fields below the model that name a group
+            (``user_tower.input``), with its types.
         towers: fields below the model that hold the towers of its tasks, with label, losses and
             metrics of each; empty for a model whose losses stand in ``model_config``.
         label_columns: fields below the model that name a label column, beside its towers.
         metric_names: names of the evaluation metrics, where they are not those of the tasks.
         needs_loss: at least one loss must be configured.
+        is_match: a two-tower model, which learns from one softmax over candidates.
     """
 
     module: str
@@ -52,10 +56,12 @@ class ModelFacts:
     first_group: tuple[str, ...] = ()
     reads_all_groups: bool = False
     inputs: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    group_fields: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     towers: tuple[str, ...] = ()
     label_columns: tuple[str, ...] = ()
     metric_names: Callable[[Context], list[str]] | None = None
     needs_loss: bool = True
+    is_match: bool = False
 
     @property
     def single_task(self) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tzrec.config.model_facts.base import DEEP, ModelFacts, missing_group
 from tzrec.config.model_facts.multi_task import TOWERS, lone_expert
-from tzrec.config.model_facts.widths import group_widths
+from tzrec.config.model_facts.widths import group_width
 from tzrec.config.problem import Problem, warning
 from tzrec.errors import did_you_mean
 from tzrec.protos.model_pb2 import DEEP as DEEP_TYPE
@@ -94,18 +94,11 @@ def _tower_widths(context: Context) -> dict[str, int | None]:
         width = mlp.hidden_units[-1] if mlp.hidden_units else width
     first = next(iter(context.groups), "")
     if first and not model.HasField("bottom_mlp") and not model.HasField("expert_mlp"):
-        width = _group_width(context, first)
+        width = group_width(context, first)
     return {
         tower.tower_name: tower.mlp.hidden_units[-1] if tower.mlp.hidden_units else width
         for tower in model.task_towers
     }
-
-
-def _group_width(context: Context, name: str) -> int | None:
-    """Returns the number of columns of a DEEP group, None if the config leaves it open."""
-    group, widths = context.groups[name], group_widths(context, name)
-    known = len(widths) == len(group.feature_names) + len(group.sequence_encoders)
-    return sum(widths.values()) if known else None
 
 
 def _sum(widths: Sequence[int | None]) -> int | None:

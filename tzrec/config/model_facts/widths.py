@@ -1,4 +1,4 @@
-"""The rule of models that compare features: they have one width."""
+"""Widths of feature groups, and the rule of models that compare features: they have one."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ def group_widths(context: Context, name: str) -> dict[str, int]:
             if dim is not None:
                 dims[f"sequence_encoders[{index}]"] = dim
     return dims
+
+
+def group_width(context: Context, name: str) -> int | None:
+    """Returns the number of columns of a DEEP group, None if the config leaves it open."""
+    group, widths = context.groups[name], group_widths(context, name)
+    known = len(widths) == len(group.feature_names) + len(group.sequence_encoders)
+    return sum(widths.values()) if known else None
 
 
 def one_width(context: Context, name: str, why: str, cure: str = "") -> Iterator[Problem]:

@@ -22,6 +22,7 @@ from tzrec.config.validate import (
     objectives,
     optimizers,
     required,
+    samplers,
     tables,
     tasks,
     train,
@@ -43,6 +44,7 @@ RULES: Sequence[Rule] = [
     *model.RULES,
     *objectives.RULES,
     *tasks.RULES,
+    *samplers.RULES,
     *train.RULES,
     *optimizers.RULES,
 ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from tzrec.config.model_facts import MODELS
 from tzrec.config.problem import Problem, warning
+from tzrec.config.sampler_facts import sampler_of
 from tzrec.config.validate.frame import Context, quoted
 from tzrec.errors import did_you_mean
 from tzrec.protos.data_pb2 import DatasetType, FieldType
@@ -203,6 +204,10 @@ def other_columns(context: Context) -> Iterator[tuple[str, str, str]]:
         yield data.sample_cost_field, "data_config.sample_cost_field", "cost"
     if data.event_time_field and not context.for_serving:
         yield data.event_time_field, "data_config.event_time_field", "event time"
+    sampler = None if context.for_serving else sampler_of(data)
+    for where, name in sampler.id_columns() if sampler is not None else ():
+        if name:
+            yield name, where, "id"
 
 
 def costs(context: Context) -> Iterator[Problem]:
@@ -235,6 +240,11 @@ def masks(context: Context) -> Iterator[Problem]:
         )
     if data.negative_sample_mask_prob > 0 and data.WhichOneof("sampler") is None:
         yield warning("data_config.negative_sample_mask_prob", "has no effect without a sampler")
+    elif data.negative_sample_mask_prob > 0 and not masked:
+        yield warning(
+            "data_config.negative_sample_mask_prob",
+            "has no effect: no feature has use_mask: true",
+        )
 
 
 RULES = (readers, labels, csv, separators, input_fields, costs, masks)

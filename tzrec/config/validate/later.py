@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from tzrec.config.feature_facts import GROWING
-from tzrec.config.messages import which_field
 from tzrec.config.model_facts import MODELS
 from tzrec.config.no_ops import NO_OPS
 from tzrec.config.problem import Problem, unsupported, warning
@@ -16,8 +15,6 @@ from tzrec.config.validate.frame import Context, quoted
 from tzrec.protos.data_pb2 import FG_DAG, DatasetType
 from tzrec.protos.model_pb2 import PYTORCH, Kernel
 
-# `tzrec.config.validate.data` speaks about masks.
-_SAID_WITH_DATA = ("data_config.negative_sample_mask_prob",)
 _LATER = "comes with a later version"
 
 
@@ -44,11 +41,8 @@ def features(context: Context) -> Iterator[Problem]:
 
 
 def data(context: Context) -> Iterator[Problem]:
-    """Samplers, readers."""
+    """Readers."""
     data_config = context.config.data_config
-    sampler = which_field(data_config, "sampler")
-    if sampler:
-        yield unsupported(f"data_config.{sampler}", f"sampler {sampler} {_LATER}")
     dataset = DatasetType.Name(data_config.dataset_type)
     paths = [] if context.for_serving else ["train_input_path", "eval_input_path"]
     if data_config.HasField("dataset_type") and dataset not in ("ParquetDataset", "CsvDataset"):
@@ -85,7 +79,7 @@ def no_effect(context: Context) -> Iterator[Problem]:
         default = message.DESCRIPTOR.fields_by_name[name].default_value
         if where == "data_config.fg_threads" and context.config.data_config.fg_mode == FG_DAG:
             continue  # it changes how fast features are generated
-        if getattr(message, name) != default and where not in _SAID_WITH_DATA:
+        if getattr(message, name) != default:
             yield warning(where, f"has no effect: {why}")
     kernel = context.config.model_config.kernel
     if kernel != PYTORCH:

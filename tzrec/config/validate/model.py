@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from tzrec.config.model_facts import MODELS, ModelFacts, missing_group
@@ -50,6 +51,22 @@ def inputs(context: Context) -> Iterator[Problem]:
                 yield Problem(where, f"there is no feature group {tower.input!r}{near}")
 
 
+def group_fields(context: Context) -> Iterator[Problem]:
+    """Fields that name a group name one that exists and is of the right type."""
+    facts = _facts(context)
+    for field, kinds in facts.group_fields.items() if facts else ():
+        where, name = f"{context.model_path}.{field}", _text(context, field)
+        if name in context.groups:
+            yield from _group_type(context, name, kinds, where)
+        elif name:
+            near = did_you_mean(name, context.groups)
+            yield Problem(where, f"there is no feature group {name!r}{near}")
+
+
+def _text(context: Context, field: str) -> str:
+    return str(functools.reduce(getattr, field.split("."), context.model))
+
+
 def first_group(context: Context) -> Iterator[Problem]:
     """A model that reads the first group finds one of the right type there."""
     facts = _facts(context)
@@ -81,6 +98,7 @@ def unused_groups(context: Context) -> Iterator[Problem]:
     read = set(_named_groups(context, facts))
     for field in facts.inputs:
         read |= {tower.input for tower in getattr(context.model, field)}
+    read |= {_text(context, field) for field in facts.group_fields}
     if facts.first_group:
         read |= {group.group_name for group in context.config.model_config.feature_groups[:1]}
     for name in context.groups:
@@ -104,4 +122,12 @@ def wide_initialiser(context: Context) -> Iterator[Problem]:
     yield from init_fn_problems(f"{context.model_path}.wide_init_fn", text)
 
 
-RULES = (required_groups, inputs, first_group, unused_groups, own_rules, wide_initialiser)
+RULES = (
+    required_groups,
+    inputs,
+    group_fields,
+    first_group,
+    unused_groups,
+    own_rules,
+    wide_initialiser,
+)

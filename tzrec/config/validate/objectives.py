@@ -10,11 +10,13 @@ from tzrec.config.model_facts import MODELS
 from tzrec.config.problem import Problem, unsupported, warning
 from tzrec.config.specs import (
     LOSSES,
+    MATCH_LOSS,
     METRICS,
     TRAIN_METRICS,
     LossFacts,
     MetricFacts,
     class_range,
+    metric_name,
 )
 from tzrec.config.tasks import Task
 from tzrec.config.validate.frame import Context
@@ -37,6 +39,11 @@ def _chosen_losses(task: Task) -> list[tuple[str, str, LossFacts, Any]]:
     return found
 
 
+def _is_match(context: Context) -> bool:
+    facts = MODELS.get(context.model_type)
+    return facts is not None and facts.is_match
+
+
 def metric_names(context: Context) -> list[str] | None:
     """Returns the names of the evaluation metrics, None when only the model knows them."""
     if context.model_type == "CustomModel":
@@ -57,7 +64,9 @@ def losses(context: Context) -> Iterator[Problem]:
             yield Problem(
                 f"{task.path}.losses",
                 "is missing: there is nothing to learn",
-                "for a click label: losses { binary_cross_entropy {} }",
+                f"losses {{ {MATCH_LOSS} {{}} }}"
+                if _is_match(context)
+                else "for a click label: losses { binary_cross_entropy {} }",
             )
         seen: set[str] = set()
         for index, wrapper in enumerate(task.message.losses):
@@ -72,6 +81,28 @@ def losses(context: Context) -> Iterator[Problem]:
             elif name in seen:
                 yield Problem(f"{here}.{name}", f"loss {name} is given twice")
             seen.add(name or "")
+
+
+def match_losses(context: Context) -> Iterator[Problem]:
+    """A two-tower model learns from one softmax over candidates, which are no classes."""
+    if not _is_match(context) or context.has_twin_models:
+        return
+    model = context.config.model_config
+    for index, wrapper in enumerate(model.losses):
+        name = which_field(wrapper, "loss")
+        where = f"model_config.losses[{index}].{name}"
+        if name and name != MATCH_LOSS:
+            yield Problem(
+                where,
+                f"{context.model_type} learns from a single loss, {MATCH_LOSS}, not from {name}",
+                f"losses {{ {MATCH_LOSS} {{}} }}",
+            )
+        elif name and wrapper.softmax_cross_entropy.label_smoothing:
+            yield warning(
+                f"{where}.label_smoothing", f"has no effect: {context.model_type} has no classes"
+            )
+    if model.HasField("num_class"):
+        yield warning("model_config.num_class", f"has no effect: {context.model_type} has none")
 
 
 def silent_losses(context: Context) -> Iterator[Problem]:
@@ -96,6 +127,8 @@ def silent_losses(context: Context) -> Iterator[Problem]:
 
 def num_class(context: Context) -> Iterator[Problem]:
     """The number of classes fits every loss."""
+    if _is_match(context):
+        return
     for task in _tasks(context):
         if context.is_broken(f"{task.path}.num_class"):
             continue
@@ -144,9 +177,10 @@ def _metrics(
             if not context.is_broken(here):
                 yield Problem(here, "is empty: choose a metric", f"metrics: {', '.join(table)}")
             continue
-        if name in seen:
-            yield Problem(f"{here}.{name}", f"metric {name} is given twice")
-        seen.add(name)
+        reported = metric_name(name, getattr(getattr(wrapper, name), "top_k", 0))
+        if reported in seen:
+            yield Problem(f"{here}.{name}", f"metric {reported} is given twice")
+        seen.add(reported)
         if MODELS[context.model_type].needs_loss:
             yield from _metric_fits(context, task, f"{here}.{name}", name)
         config = getattr(wrapper, name)
@@ -159,7 +193,15 @@ def _metric_fits(context: Context, task: Task, path: str, name: str) -> Iterator
     chosen = _chosen_losses(task)
     predicted = {loss.predicts for _, _, loss, _ in chosen}
     classes = task.message.num_class
-    if metric.needs == "similarity":
+    if _is_match(context):
+        if metric.needs != "similarity":
+            able = [other for other, facts in METRICS.items() if facts.needs == "similarity"]
+            yield Problem(
+                path,
+                f"{name} is not for {context.model_type}, which ranks candidates",
+                f"use {' or '.join(able)}",
+            )
+    elif metric.needs == "similarity":
         yield Problem(path, f"{name} is for two-tower models only, not for {context.model_type}")
     elif chosen and metric.needs not in predicted:
         able = [loss for loss, facts in LOSSES.items() if facts.predicts == metric.needs]
@@ -241,4 +283,4 @@ def pareto(context: Context) -> Iterator[Problem]:
         )
 
 
-RULES = (losses, silent_losses, num_class, metrics, row_groups, pareto)
+RULES = (losses, match_losses, silent_losses, num_class, metrics, row_groups, pareto)

@@ -67,9 +67,7 @@ def _is_later(message: Any, path: str, context: Context) -> bool:
     later = ("zch", "dynamicemb", "delta_embedding_dump_config")
     if context.for_serving and path == "train_config":
         return True
-    return path.rpartition(".")[2] in later or (
-        path.startswith("data_config.") and "sampler" in path
-    )
+    return path.rpartition(".")[2] in later
 
 
 def sections(context: Context) -> Iterator[Problem]:

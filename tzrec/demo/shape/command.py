@@ -7,10 +7,11 @@ import posixpath
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tzrec.demo.shape.tables import Table
     from tzrec.demo.shape.write import Plan, Written
     from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
@@ -47,6 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser, count: Callable[[int], Any]) 
         "--seed", type=count(0), default=0, metavar="S", help="other rows of the same story"
     )
     parser.add_argument(
+        "--items",
+        type=count(1),
+        default=0,
+        metavar="N",
+        help="items to match users with (default: as the rows suggest)",
+    )
+    parser.add_argument(
+        "--users",
+        type=count(1),
+        default=0,
+        metavar="N",
+        help="users (default: a tenth of the rows)",
+    )
+    parser.add_argument(
         "--format", choices=("parquet", "csv"), help="default: what the config reads"
     )
     parser.add_argument(
@@ -73,11 +88,14 @@ def run(args: argparse.Namespace, config: EasyRecConfig) -> int:
         seed=args.seed,
         format=args.format or kind,
         overwrite=args.overwrite,
+        items=args.items,
+        users=args.users,
     )
     started = time.monotonic()
     written = write(config, plan)
     seconds = time.monotonic() - started
-    sys.stdout.write(_summary(plan, written, seconds) + f"next: {train_command(args, plan)}\n")
+    command = train_command(args, plan, written.tables)
+    sys.stdout.write(_summary(plan, written, seconds) + f"next: {command}\n")
     return 0
 
 
@@ -85,8 +103,14 @@ def _stem(path: str) -> str:
     return posixpath.basename(path).partition(".")[0]
 
 
-def train_command(args: argparse.Namespace, plan: Plan) -> str:
-    """Returns the command that trains on the rows."""
+def train_command(args: argparse.Namespace, plan: Plan, tables: Sequence[Table] = ()) -> str:
+    """Returns the command that trains on the rows.
+
+    Args:
+        args: of this command.
+        plan: where the rows are.
+        tables: what the sampler draws from.
+    """
     words = ["tzrec", "train", args.config]
     words += ["--train-input-path", plan.folder("train")]
     words += ["--eval-input-path", plan.folder("eval")]
@@ -95,6 +119,7 @@ def train_command(args: argparse.Namespace, plan: Plan) -> str:
         edits.append("data_config.dataset_type=ParquetDataset")
     elif args.format == "csv":
         edits += ["data_config.dataset_type=CsvDataset", "data_config.with_header=true"]
+    edits += [f"{table.field}={table.path}" for table in tables]
     for edit in edits:
         words += ["--set", edit]
     return shlex.join(words)
@@ -114,4 +139,12 @@ def _summary(plan: Plan, written: Written, seconds: float) -> str:
         bound = written.bounds[label]
         best = "" if bound is None else f"; no model can beat AUC {bound:.4f}"
         lines.append(f"label {label}: {share:.1%} ones{best}")
+    for table in written.tables:
+        lines.append(f"{table.path}: {table.rows:,} rows")
+    for top, recall in written.recalls.items():
+        chance = min(top / (written.num_negatives + 1), 1.0)
+        lines.append(
+            f"recall@{top}: about {recall:.3f} for who knows all tastes, {chance:.3f} by chance "
+            f"({written.num_negatives:,} negatives)"
+        )
     return "\n".join(lines) + "\n"

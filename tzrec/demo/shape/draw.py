@@ -61,16 +61,57 @@ class Cells:
         )
 
 
-def draw(columns: Sequence[Column], num_rows: int, rng: np.random.Generator) -> dict[str, Cells]:
+def taken(cells: Cells, rows: Ints) -> Cells:
+    """Returns the values of some rows, in their order.
+
+    Args:
+        cells: of all rows.
+        rows: numbers of rows, each any number of times.
+    """
+    if cells.steps is not None:
+        of_cells = taken(dataclasses.replace(cells, steps=None), _members(cells.steps, rows))
+        return dataclasses.replace(of_cells, steps=cells.steps[rows])
+    values = rows if cells.lengths is None else _members(cells.lengths, rows)
+    contents = cells.contents
+    if contents is not None:
+        dim = max(len(contents) // max(len(cells.codes), 1), 1)
+        contents = contents[(values[:, None] * dim + np.arange(dim)).reshape(-1)]
+    return Cells(
+        cells.codes[values],
+        None if cells.lengths is None else cells.lengths[rows],
+        weights=None if cells.weights is None else cells.weights[values],
+        inner=None if cells.inner is None else taken(cells.inner, values),
+        contents=contents,
+    )
+
+
+def _members(lengths: Ints, owners: Ints) -> Ints:
+    """Returns the positions of all that belongs to some owners."""
+    wanted = lengths[owners]
+    shift = (np.cumsum(lengths) - lengths)[owners] - (np.cumsum(wanted) - wanted)
+    found: Ints = np.arange(int(wanted.sum())) + np.repeat(shift, wanted)
+    return found
+
+
+def draw(
+    columns: Sequence[Column],
+    num_rows: int,
+    rng: np.random.Generator,
+    *,
+    given: Mapping[str, Cells] | None = None,
+    steps: Mapping[str, Ints] | None = None,
+) -> dict[str, Cells]:
     """Returns values of columns.
 
     Args:
-        columns: the columns; what they refer to is among them.
+        columns: the columns; what they refer to is among them, or given.
         num_rows: B.
         rng: decides.
+        given: values of other columns.
+        steps: how many steps rows have, by `Column.steps`; of others it is drawn.
     """
-    steps: dict[str, Ints] = {}
-    drawn: dict[str, Cells] = {}
+    steps = dict(steps or {})
+    drawn: dict[str, Cells] = dict(given or {})
     for column in columns:
         if column.steps is not None and column.steps not in steps:
             steps[column.steps] = rng.integers(0, column.most_steps + 1, num_rows)
@@ -86,7 +127,7 @@ def draw(columns: Sequence[Column], num_rows: int, rng: np.random.Generator) -> 
         else:
             cells = _plain(column, count, rng)
         drawn[column.name] = dataclasses.replace(cells, steps=own)
-    return drawn
+    return {column.name: drawn[column.name] for column in columns}
 
 
 def _plain(column: Column, count: int, rng: np.random.Generator) -> Cells:

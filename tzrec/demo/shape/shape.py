@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tzrec.demo.shape.columns import Column
 from tzrec.demo.shape.domains import Ids
-from tzrec.demo.shape.draw import draw
+from tzrec.demo.shape.draw import Cells, draw
 from tzrec.demo.shape.encoded import encoded_columns
 from tzrec.demo.shape.labels import Labels, other_columns
 from tzrec.demo.shape.raw import raw_columns
 from tzrec.demo.shape.render import render
+from tzrec.demo.shape.roles import roles_of
 from tzrec.demo.shape.signal import Floats, Signal, Values
 from tzrec.demo.shape.tasks import Task, tasks_of
+from tzrec.demo.shape.world import Size, World
 from tzrec.errors import FeatureError
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
@@ -29,6 +32,7 @@ PROBABILITY = "probability"
 _SAMPLE_ROWS = 4096
 _SAMPLE_SEED = 20240101
 _ENCODED = ("FG_NONE", "FG_BUCKETIZE")
+_SOME_SIZE = Size(items=2_000, users=1_000)
 
 
 class Shape:
@@ -37,15 +41,19 @@ class Shape:
     Args:
         config: a checked config.
         as_text: all columns that hold several values are text, as in CSV files.
+        size: items and users, where the config is one of matching.
 
     Attributes:
-        tasks: what the config's model learns.
+        tasks: what the config's model learns; nothing in matching, where all labels are 1.
+        world: who takes which items, None where the config is not one of matching.
 
     Raises:
         ConfigError: the features contradict each other.
     """
 
-    def __init__(self, config: EasyRecConfig, *, as_text: bool = False) -> None:
+    def __init__(
+        self, config: EasyRecConfig, *, as_text: bool = False, size: Size = _SOME_SIZE
+    ) -> None:
         from tzrec.datasets.data_parser import DataParser
         from tzrec.datasets.schema import input_fields
         from tzrec.training.build import build_features
@@ -58,11 +66,18 @@ class Shape:
         self.tasks = tasks_of(config)
         encoded = any(f.fg_mode.name in _ENCODED for f in self._features)
         plan = (encoded_columns if encoded else raw_columns)(self._features)
+        roles = roles_of(config, self._features, plan)
+        self.world = None if roles is None else World(plan, roles, size)
+        if self.world is not None:
+            self.tasks = dataclasses.replace(self.tasks, tasks=())
+            plan = self.world.columns(plan)
         self._columns = self._with_tasks(plan)
 
     @property
     def signal_features(self) -> list[str]:
-        """Features that the labels depend on."""
+        """Features that the labels depend on; in matching, columns of items."""
+        if self.world is not None:
+            return [self.world.roles.column(name) for name in self.world.roles.items]
         return list(self._signal.features)
 
     def table(self, num_rows: int, *, seed: int | list[int] = 0, start: int = 0) -> pa.Table:
@@ -78,9 +93,13 @@ class Shape:
         """
         rng = np.random.default_rng(seed)
         columns, rows, domains = self._draw(num_rows, rng, start)
-        labels, probabilities = self._labels.draw(
-            lambda task: self._logits(rows, num_rows, task, domains), rng
-        )
+        probabilities: dict[str, Floats] = {}
+        if self.world is not None:
+            labels = self.world.labels(self._config.data_config, columns)
+        else:
+            labels, probabilities = self._labels.draw(
+                lambda task: self._logits(rows, num_rows, task, domains), rng
+            )
         for name, values in labels.items():
             columns.setdefault(name, values)
         columns = {name: self._declared(name, values) for name, values in columns.items()}
@@ -89,11 +108,46 @@ class Shape:
             columns.setdefault(name, pa.array(values))
         return pa.table(columns)
 
+    def item_columns(self) -> dict[str, pa.Array]:
+        """Returns the columns of all items in a config of matching; rows have the same values."""
+        assert self.world is not None
+        roles = self.world.roles
+        found = {}
+        for name, column in self.world.item_columns.items():
+            wanted = self._type(roles.column(name))
+            if roles.sequence and wanted is not None and pa.types.is_list(wanted):
+                wanted = wanted.value_type
+            found[name] = render(column, self.world.items[name], wanted)
+        return found
+
+    def positives(self, rows: pa.Table) -> pa.Table:
+        """Returns (user, item) of rows in a config of matching; (item) without a user id."""
+        assert self.world is not None
+        roles = self.world.roles
+        items = rows[roles.column(roles.item_id)]
+        users = {} if roles.user_id is None else {"user": rows[roles.user_id]}
+        if pa.types.is_list(items.type):
+            owners = pc.list_parent_indices(items)
+            users = {name: column.take(owners) for name, column in users.items()}
+            items = pc.list_flatten(items)
+        return pa.table({**users, "item": items})
+
+    def user_ids(self) -> pa.Array:
+        """Returns the ids of all users in a config of matching."""
+        assert self.world is not None
+        column = self.world.user_column
+        assert column is not None
+        codes = np.arange(len(self.world.tastes.interests))
+        return render(column, Cells(codes), self._type(column.name))
+
     def _draw(
         self, num_rows: int, rng: np.random.Generator, start: int = 0
     ) -> tuple[dict[str, pa.Array], Values, NDArray[np.int64] | None]:
         """Returns columns without labels, parsed values, and the domain of rows."""
-        cells = draw(self._columns, num_rows, rng)
+        if self.world is not None:
+            cells = self.world.draw(num_rows, rng)
+        else:
+            cells = draw(self._columns, num_rows, rng)
         columns = {
             column.name: render(column, cells[column.name], self._type(column.name))
             for column in self._columns

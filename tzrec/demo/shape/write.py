@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from tzrec.demo.clicklog import exact_auc
+from tzrec.demo.shape import trees
+from tzrec.demo.shape.roles import sampler_of
 from tzrec.demo.shape.shape import PROBABILITY, Shape
+from tzrec.demo.shape.tables import Table, table_names, write_tables
+from tzrec.demo.shape.world import Size
 from tzrec.errors import ConfigError
-from tzrec.protos.data_pb2 import CsvDataset
+from tzrec.protos.data_pb2 import CsvDataset, DataConfig
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.storage import file_system, list_directory
 
@@ -21,8 +25,11 @@ if TYPE_CHECKING:
     from tzrec.datasets.writer import BaseWriter
 
 PARTS = ("train", "eval")
+TABLES = "tables"
 FORMATS = ("parquet", "csv")
 _CHUNK_ROWS = 65_536
+_RANKING = ("recall_at_k", "hitrate_at_k")
+_ROWS_OF_ITEM, _ROWS_OF_USER, _BATCHES_OF_ITEMS = 10, 10, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +37,16 @@ class Plan:
     """What is written.
 
     Attributes:
-        out: directory; gets ``train/part-0.parquet``, ``eval/part-0.parquet``, …
+        out: directory; gets ``train/part-0.parquet``, ``eval/part-0.parquet``, … and in
+            ``tables/`` what a sampler draws from.
         rows: rows to train on.
         eval_rows: rows to evaluate on.
         files: files of the training rows.
         seed: of the rows.
         format: ``parquet`` or ``csv``.
         overwrite: replace files of an earlier plan.
+        items: in matching, how many there are at most; 0 = as the rows suggest.
+        users: the same of users.
     """
 
     out: str
@@ -46,9 +56,21 @@ class Plan:
     seed: int = 0
     format: str = "parquet"
     overwrite: bool = False
+    items: int = 0
+    users: int = 0
+
+    def size(self, data: DataConfig) -> Size:
+        """Returns how many items and users there are at most, in matching.
+
+        Left to the rows there are several times as many items as in a batch, as negatives are
+        those that no row of the batch has taken.
+        """
+        items = max(self.rows // _ROWS_OF_ITEM, _BATCHES_OF_ITEMS * data.batch_size)
+        users = max(self.rows // _ROWS_OF_USER, 1)
+        return Size(self.items or items, self.users or users)
 
     def folder(self, part: str) -> str:
-        """Returns the directory of ``train`` or ``eval``."""
+        """Returns the directory of ``train``, ``eval`` or ``tables``."""
         return posixpath.join(self.out, part)
 
 
@@ -63,6 +85,9 @@ class Written:
         signal: features that the labels depend on.
         shares: label → share of ones among the evaluation rows.
         bounds: label → AUC of the true probabilities there, None where there is one class.
+        tables: what a sampler draws from.
+        recalls: in matching, K → the recall at K of who knows all tastes.
+        num_negatives: in matching, items that the one that was taken is ranked among.
     """
 
     rows: dict[str, int]
@@ -71,6 +96,9 @@ class Written:
     signal: list[str]
     shares: dict[str, float]
     bounds: dict[str, float | None]
+    tables: list[Table] = dataclasses.field(default_factory=list)
+    recalls: dict[int, float] = dataclasses.field(default_factory=dict)
+    num_negatives: int = 0
 
 
 def write(config: EasyRecConfig, plan: Plan) -> Written:
@@ -86,8 +114,15 @@ def write(config: EasyRecConfig, plan: Plan) -> Written:
     """
     for part in PARTS:
         _make_room(plan.folder(part), overwrite=plan.overwrite)
-    shape = Shape(config, as_text=plan.format == "csv")
+    tables = table_names(config)
+    if tables:
+        _make_room(plan.folder(TABLES), overwrite=plan.overwrite, tables=tables)
+    size = plan.size(config.data_config)
+    if trees.has_tree(config):
+        size = trees.fit(config, size)
+    shape = Shape(config, as_text=plan.format == "csv", size=size)
     kept: dict[str, list[np.ndarray]] = {}
+    positives: list[pa.Table] = []
     columns: list[str] = []
     for number, part in enumerate(PARTS):
         rows, files = (plan.rows, plan.files) if part == "train" else (plan.eval_rows, 1)
@@ -102,9 +137,12 @@ def write(config: EasyRecConfig, plan: Plan) -> Written:
                     columns = arranged.column_names
                     if part == "eval":
                         _keep(table, kept)
+                    elif tables:
+                        positives.append(shape.positives(table))
     labels = [task.label for task in shape.tasks.binary]
     truth = {label: np.concatenate(kept[label]) for label in labels}
     scores = {label: np.concatenate(kept[_probability(label, labels)]) for label in labels}
+    ranked = _ranked(config, shape)
     return Written(
         rows={"train": plan.rows, "eval": plan.eval_rows},
         sizes={part: _size(plan.folder(part)) for part in PARTS},
@@ -112,7 +150,40 @@ def write(config: EasyRecConfig, plan: Plan) -> Written:
         signal=shape.signal_features,
         shares={label: float(ones.mean()) for label, ones in truth.items()},
         bounds={label: _auc(truth[label], scores[label]) for label in labels},
+        tables=_tables_of_sampler(config, shape, plan, positives),
+        **ranked,
     )
+
+
+def _tables_of_sampler(
+    config: EasyRecConfig, shape: Shape, plan: Plan, positives: list[pa.Table]
+) -> list[Table]:
+    if not positives:
+        return []
+    folder = plan.folder(TABLES)
+    system, inner = file_system(folder)
+    system.makedirs(inner, exist_ok=True)
+    return write_tables(config, shape, folder, pa.concat_tables(positives))
+
+
+def _ranked(config: EasyRecConfig, shape: Shape) -> dict[str, Any]:
+    """Returns what is known about ranking in matching: how many items, and how well it can go."""
+    sampler = sampler_of(config)
+    metrics = [metric.WhichOneof("metric") for metric in config.model_config.metrics]
+    tops = sorted(
+        {
+            int(getattr(metric, name).top_k)
+            for metric, name in zip(config.model_config.metrics, metrics, strict=True)
+            if name in _RANKING
+        }
+    )
+    if shape.world is None or not tops:
+        return {}
+    num_negatives = int(getattr(sampler, "num_sample", config.data_config.batch_size - 1))
+    num_negatives = int(getattr(sampler, "num_eval_sample", 0)) or num_negatives
+    past = bool(shape.world.roles.past)
+    recalls = shape.world.tastes.ceilings(num_negatives, tops, past=past)
+    return {"recalls": recalls, "num_negatives": num_negatives}
 
 
 def _tables(shape: Shape, rows: int, seed: list[int], offset: int) -> Iterator[pa.Table]:
@@ -183,12 +254,14 @@ def _csv_writer(config: EasyRecConfig, folder: str, file: int) -> BaseWriter:
     return Writer(folder, rank=file)
 
 
-def _make_room(folder: str, *, overwrite: bool) -> None:
+def _make_room(folder: str, *, overwrite: bool, tables: Sequence[str] | None = None) -> None:
     """Removes what an earlier plan left in a directory, and nothing else."""
     system, inner = file_system(folder)
     suffixes = tuple(f".{name}" for name in FORMATS)
     found = list_directory(folder)
     ours = [name for name in found if name.startswith("part-") and name.endswith(suffixes)]
+    if tables is not None:
+        ours = [name for name in found if name in tables]
     others = sorted(set(found) - set(ours))
     if others:
         raise ConfigError(
@@ -201,7 +274,7 @@ def _make_room(folder: str, *, overwrite: bool) -> None:
             hint="name another directory, or say --overwrite",
         )
     for name in ours:
-        system.rm_file(f"{inner}/{name}")
+        system.rm(f"{inner}/{name}", recursive=True)
 
 
 def _size(folder: str) -> int:

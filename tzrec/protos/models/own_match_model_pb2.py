@@ -17,7 +17,7 @@ from tzrec.protos import module_pb2 as tzrec_dot_protos_dot_module__pb2
 from tzrec.protos import tower_pb2 as tzrec_dot_protos_dot_tower__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)tzrec/protos/models/own_match_model.proto\x12\x0ctzrec.protos\x1a\x17tzrec/protos/simi.proto\x1a\x19tzrec/protos/module.proto\x1a\x18tzrec/protos/tower.proto\"\x93\x01\n\x0eMatchNegatives\x12\x1e\n\x0flogq_correction\x18\x01 \x01(\x08:\x05\x66\x61lse\x12#\n\x14mask_accidental_hits\x18\x02 \x01(\x08:\x05\x66\x61lse\x12#\n\x14in_batch_and_sampled\x18\x03 \x01(\x08:\x05\x66\x61lse\x12\x17\n\x0fitem_id_feature\x18\x04 \x01(\t\"\xc5\x01\n\x11SequenceUserTower\x12\r\n\x05input\x18\x01 \x01(\t\x12\x15\n\rhistory_input\x18\x02 \x02(\t\x12\x13\n\x0bmax_seq_len\x18\x03 \x02(\r\x12\x15\n\nnum_layers\x18\x04 \x01(\r:\x01\x32\x12\x14\n\tnum_heads\x18\x05 \x01(\r:\x01\x31\x12\x12\n\x07\x66\x66n_dim\x18\x06 \x01(\r:\x01\x30\x12\x14\n\x07\x64ropout\x18\x07 \x01(\x02:\x03\x30.2\x12\x1e\n\x03mlp\x18\x08 \x01(\x0b\x32\x11.tzrec.protos.MLP\"\xce\x02\n\x10SequenceTwoTower\x12\x33\n\nuser_tower\x18\x01 \x02(\x0b\x32\x1f.tzrec.protos.SequenceUserTower\x12\'\n\nitem_tower\x18\x02 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\x15\n\noutput_dim\x18\x03 \x01(\x05:\x01\x30\x12;\n\nsimilarity\x18\x04 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\rINNER_PRODUCT\x12\x16\n\x0btemperature\x18\x05 \x01(\x02:\x01\x31\x12 \n\x11in_batch_negative\x18\x06 \x01(\x08:\x05\x66\x61lse\x12\x1c\n\rall_positions\x18\x07 \x01(\x08:\x05\x66\x61lse\x12\x30\n\tnegatives\x18\xd0\x0f \x01(\x0b\x32\x1c.tzrec.protos.MatchNegatives')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)tzrec/protos/models/own_match_model.proto\x12\x0ctzrec.protos\x1a\x17tzrec/protos/simi.proto\x1a\x19tzrec/protos/module.proto\x1a\x18tzrec/protos/tower.proto\"\xd6\x01\n\x0eMatchNegatives\x12\x1e\n\x0flogq_correction\x18\x01 \x01(\x08:\x05\x66\x61lse\x12#\n\x14mask_accidental_hits\x18\x02 \x01(\x08:\x05\x66\x61lse\x12#\n\x14in_batch_and_sampled\x18\x03 \x01(\x08:\x05\x66\x61lse\x12\x17\n\x0fitem_id_feature\x18\x04 \x01(\t\x12\"\n\x11\x66requency_entries\x18\x05 \x01(\r:\x07\x31\x30\x34\x38\x35\x37\x36\x12\x1d\n\x0f\x66requency_decay\x18\x06 \x01(\x02:\x04\x30.01\"\xe2\x01\n\x11SequenceUserTower\x12\r\n\x05input\x18\x01 \x01(\t\x12\x15\n\rhistory_input\x18\x02 \x02(\t\x12\x13\n\x0bmax_seq_len\x18\x03 \x02(\r\x12\x15\n\nnum_layers\x18\x04 \x01(\r:\x01\x32\x12\x14\n\tnum_heads\x18\x05 \x01(\r:\x01\x31\x12\x12\n\x07\x66\x66n_dim\x18\x06 \x01(\r:\x01\x30\x12\x14\n\x07\x64ropout\x18\x07 \x01(\x02:\x03\x30.2\x12\x1e\n\x03mlp\x18\x08 \x01(\x0b\x32\x11.tzrec.protos.MLP\x12\x1b\n\x0clatest_first\x18\t \x01(\x08:\x05\x66\x61lse\"\xce\x02\n\x10SequenceTwoTower\x12\x33\n\nuser_tower\x18\x01 \x02(\x0b\x32\x1f.tzrec.protos.SequenceUserTower\x12\'\n\nitem_tower\x18\x02 \x02(\x0b\x32\x13.tzrec.protos.Tower\x12\x15\n\noutput_dim\x18\x03 \x01(\x05:\x01\x30\x12;\n\nsimilarity\x18\x04 \x01(\x0e\x32\x18.tzrec.protos.Similarity:\rINNER_PRODUCT\x12\x16\n\x0btemperature\x18\x05 \x01(\x02:\x01\x31\x12 \n\x11in_batch_negative\x18\x06 \x01(\x08:\x05\x66\x61lse\x12\x1c\n\rall_positions\x18\x07 \x01(\x08:\x05\x66\x61lse\x12\x30\n\tnegatives\x18\xd0\x0f \x01(\x0b\x32\x1c.tzrec.protos.MatchNegatives')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,9 +25,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tzrec.protos.models.own_mat
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MATCHNEGATIVES']._serialized_start=138
-  _globals['_MATCHNEGATIVES']._serialized_end=285
-  _globals['_SEQUENCEUSERTOWER']._serialized_start=288
-  _globals['_SEQUENCEUSERTOWER']._serialized_end=485
-  _globals['_SEQUENCETWOTOWER']._serialized_start=488
-  _globals['_SEQUENCETWOTOWER']._serialized_end=822
+  _globals['_MATCHNEGATIVES']._serialized_end=352
+  _globals['_SEQUENCEUSERTOWER']._serialized_start=355
+  _globals['_SEQUENCEUSERTOWER']._serialized_end=581
+  _globals['_SEQUENCETWOTOWER']._serialized_start=584
+  _globals['_SEQUENCETWOTOWER']._serialized_end=918
 # @@protoc_insertion_point(module_scope)

@@ -57,6 +57,7 @@ def make_plan(
     device: torch.device,
     tables: Sequence[str],
     constraints: feature_pb2.ParameterConstraints | None = None,
+    batch_size: int | None = None,
 ) -> ShardingPlan:
     """Returns where the tables go; the same on every rank.
 
@@ -66,6 +67,8 @@ def make_plan(
         device: device of this rank.
         tables: names of the tables.
         constraints: ``train_config.global_embedding_constraints``; empty lists mean the default.
+        batch_size: rows that a rank looks up at once, for what exchanges cost; None = TorchRec's
+            guess.
 
     Raises:
         PlanError: the tables do not fit, or a limit cannot be met.
@@ -79,6 +82,7 @@ def make_plan(
     )
     planner = EmbeddingShardingPlanner(
         topology=_topology(device),
+        batch_size=batch_size,
         storage_reservation=FixedPercentageStorageReservation(_RESERVED),
         constraints=dict.fromkeys(tables, limit),
         debug=False,

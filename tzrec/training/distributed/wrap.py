@@ -31,6 +31,7 @@ from tzrec.ops.cpu.collections import CpuEmbeddingBagCollection, CpuEmbeddingCol
 from tzrec.ops.cpu.rule import UpdateRule
 from tzrec.optim.optimizer_builder import create_sparse_optimizer
 from tzrec.optim.sparse_parameters import split_sparse_parameters
+from tzrec.protos import feature_pb2
 from tzrec.protos.train_pb2 import TrainConfig
 from tzrec.training.distributed.plan import create_sharders, make_plan
 
@@ -60,6 +61,7 @@ def distribute(
     train_config: TrainConfig | None = None,
     device: torch.device,
     kernels: Kernels = "auto",
+    batch_size: int | None = None,
 ) -> DistributedModelParallel:
     """Returns the model wrapped for training; a process group must exist.
 
@@ -72,6 +74,7 @@ def distribute(
         train_config: selects the sparse optimizer; None = no table moves.
         device: device of this process.
         kernels: ``auto`` takes our kernels where they can be used, ``torchrec`` never.
+        batch_size: rows that a rank looks up at once, for the planner.
 
     Raises:
         Unsupported: the sparse optimizer cannot be had exactly on these devices.
@@ -95,7 +98,8 @@ def distribute(
         _warn_of_accumulation(train_config)
         _attach(trainable, rule or _FROZEN)
         _attach(frozen, _FROZEN)
-    wrapped = _wrap(model, tables, device=device, train_config=train_config)
+    constraints = train_config.global_embedding_constraints if train_config else None
+    wrapped = _wrap(model, tables, device=device, constraints=constraints, batch_size=batch_size)
     if rule is not None and tables:
         _fill_accumulators(wrapped, rule)
     return wrapped
@@ -117,7 +121,8 @@ def _wrap(
     tables: dict[str, nn.Parameter],
     *,
     device: torch.device,
-    train_config: TrainConfig | None,
+    constraints: feature_pb2.ParameterConstraints | None,
+    batch_size: int | None,
 ) -> DistributedModelParallel:
     """Shards ``tables`` (parameter name → table), keeps their values, wraps the model."""
     initial = {name: weight.detach() for name, weight in tables.items()}
@@ -127,7 +132,8 @@ def _wrap(
         sharders,
         device=device,
         tables=sorted({name.split(".")[-2] for name in tables}),
-        constraints=train_config.global_embedding_constraints if train_config else None,
+        constraints=constraints,
+        batch_size=batch_size,
     )
     alone = dist.get_world_size() == 1
     wrapped = DistributedModelParallel(

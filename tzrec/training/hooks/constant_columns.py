@@ -40,9 +40,13 @@ class ConstantColumns(Hook):
     Every column is a suspect until it shows two values, which takes a batch or two for most,
     so that a step costs nothing afterwards. What is left after 10,000 rows, or at the end if
     there are fewer, is told once. One rank looks at its own rows.
+
+    Args:
+        labels: look at labels too; two-tower models count rows by theirs, whatever its values.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, labels: bool = True) -> None:
+        self._labels = labels
         self._suspects: dict[str, _Column] | None = None
         self._num_rows = 0  # that were looked at
         self._all = True
@@ -74,6 +78,8 @@ class ConstantColumns(Hook):
         still = {}
         for key, values, lengths in _columns(batch):
             if self._suspects is not None and key not in known:
+                continue
+            if key.startswith("label") and not self._labels:
                 continue
             column = known.get(key) or _Column(key)
             if _stays_the_same(column, values, lengths):

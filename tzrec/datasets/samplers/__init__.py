@@ -1,0 +1,1 @@
+"""Negative samplers in process: tables in shared memory, seeded draws, no server."""

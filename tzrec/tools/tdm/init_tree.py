@@ -1,0 +1,71 @@
+"""``python -m tzrec.tools.tdm.init_tree``: a first item tree, in the order of category and id."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tzrec.retrieval.tree_codes import leaf_codes
+from tzrec.tools.tdm import tree_tool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of the interface."""
+    tree_tool.add_arguments(parser)
+    parser.add_argument(
+        "--cate_id_field",
+        metavar="NAME",
+        help="column with the category: its items are neighbours (default: in the order of ids)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the tables of a tree whose leaves are in the order of category and id.
+
+    Args:
+        args: as `add_arguments` describes them.
+
+    Raises:
+        ConfigError: a flag has a value that it cannot have.
+        DataError: the item table lacks a column, has an item twice, or an id is missing.
+    """
+    tree_tool.check_arguments(args)
+    more = [args.cate_id_field] if args.cate_id_field else []
+    items, table = tree_tool.read_items(args, more)
+    columns = {"id": items.ids}
+    keys = [("id", "ascending")]
+    if args.cate_id_field:
+        columns["category"] = table[args.cate_id_field]
+        keys.insert(0, ("category", "ascending"))
+    order = pc.sort_indices(pa.table(columns), sort_keys=keys).to_numpy()
+    codes = np.empty(len(order), np.int64)
+    codes[order] = leaf_codes(len(order), args.n_cluster)
+    tree_tool.write(args, items, codes)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the tool.
+
+    Args:
+        argv: arguments; None takes those of the process.
+
+    Returns:
+        The exit code.
+    """
+    # The layer of commands stands above the tools.
+    from tzrec.cli.job import interface_command
+    from tzrec.cli.parser import Parser
+
+    parser = Parser(
+        prog="python -m tzrec.tools.tdm.init_tree", description=__doc__, spellings=False
+    )
+    add_arguments(parser)
+    return interface_command(parser, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
