@@ -130,8 +130,12 @@ def test_tutorial_runs(shell):
     run_page(ROOT / "docs" / "tutorial.md", shell)
 
 
+def test_matching_runs(shell):
+    run_page(ROOT / "docs" / "matching.md", shell)
+
+
 def test_other_pages_have_no_commands_that_nobody_runs():
-    run = {"README.md", "docs/own_data.md", "docs/tutorial.md"}
+    run = {"README.md", "docs/own_data.md", "docs/tutorial.md", "docs/matching.md"}
     for page in PAGES:
         if name(page) not in run:
             assert not [block for block in blocks(page) if block.is_run], name(page)

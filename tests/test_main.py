@@ -9,7 +9,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
-from tzrec.errors import CheckpointError, ConfigError, Unsupported
+from tzrec.errors import CheckpointError, ConfigError
 from tzrec.main import evaluate, export, predict, predict_checkpoint, train_and_evaluate
 from tzrec.training.checkpoint.find import list_checkpoints, read_results
 
@@ -194,9 +194,9 @@ def test_wrong_arguments_are_told_before_any_work(click_config, tmp_path):
         predict_checkpoint(config, "x", str(tmp_path / "o"), dataset_type="ParquetDatset")
 
 
-def test_what_is_not_there_yet_says_so(trained, tmp_path):
+def test_arguments_that_do_not_fit_an_export(trained, tmp_path):
     config, _ = trained
-    with pytest.raises(Unsupported, match="item_input_path"):
+    with pytest.raises(ConfigError, match="--item_input_path is for models with an item tower"):
         export(str(config), str(tmp_path / "e"), item_input_path="x")
     with pytest.raises(ConfigError, match="not JSON"):
         export(str(config), str(tmp_path / "e"), additional_export_config="{")

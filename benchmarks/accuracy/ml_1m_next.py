@@ -1,7 +1,7 @@
 """The next movie on MovieLens-1M, leave one out: HR@10 and NDCG@10 beside what is published.
 
     python benchmarks/accuracy/ml_1m_next.py --seeds 2
-    python benchmarks/accuracy/ml_1m_next.py --try train_config.sparse_optimizer.adam_optimizer.lr=.001,.002
+    python benchmarks/accuracy/ml_1m_next.py --try train_config.num_epochs=10,20
 
 A user's last movie is the test, the last but one the valid part, the others are learnt. All 3,416
 movies compete but those that the user has seen. The valid movie chooses the settings (``--try``)

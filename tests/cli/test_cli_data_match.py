@@ -86,18 +86,24 @@ def train(out, capsys):
     ("suffix", "more"), [("", 'attr_delimiter: "\\x02"'), (".parquet", 'weight_field: "w"')]
 )
 def test_a_sampler_finds_its_tables(capsys, suffix, more):
-    assert generate(sampler=SAMPLER.format(suffix=suffix, more=more)) == 0
-    out = capsys.readouterr().out
-    folder = "experiments/generated/match/tables"
-    ending = suffix or ".txt"
-    for field, name in {
+    sampler = SAMPLER.format(suffix=suffix, more=more)
+    field, ending = "hard_negative_sampler_v2", suffix or ".txt"
+    tables = {
         "user_input_path": "users",
         "item_input_path": "items",
         "pos_edge_input_path": "positives",
         "hard_neg_edge_input_path": "unwanted",
-    }.items():
-        edit = f"--set data_config.hard_negative_sampler_v2.{field}={folder}/{name}{ending}"
-        assert edit in out
+    }
+    if suffix:
+        # The other kind, which knows weights.
+        sampler = sampler.replace("_v2", "").replace(f'pos_edge_input_path: "p{suffix}"', "")
+        field = "hard_negative_sampler"
+        del tables["pos_edge_input_path"]
+    assert generate(sampler=sampler) == 0
+    out = capsys.readouterr().out
+    folder = "experiments/generated/match/tables"
+    for path, name in tables.items():
+        assert f"--set data_config.{field}.{path}={folder}/{name}{ending}" in out
     assert f"{folder}/items{ending}: 200 rows\n" in out
     assert "recall@5: about 0." in out
     assert "(40 negatives)" in out

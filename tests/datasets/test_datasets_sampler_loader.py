@@ -291,6 +291,49 @@ def test_one_data_group_for_all(folder):
     assert len(ids(batch, "item", "__BASE__")) == BATCH + SAMPLED
 
 
+CANDIDATES = """
+feature_configs { sequence_feature { sequence_name: "cand" sequence_length: 99 sequence_delim: "|"
+    features { id_feature { feature_name: "item" expression: "item:item" num_buckets: 100
+        embedding_dim: 4 value_dim: 1 } }
+    features { id_feature { feature_name: "tags" expression: "item:tags" num_buckets: 100
+        embedding_dim: 4 separator: "\x1d" value_dim: 0 } } } }
+feature_configs { id_feature { feature_name: "user" expression: "user:user"
+    num_buckets: 100 embedding_dim: 4 } }
+"""
+
+
+@pytest.mark.parametrize("kind", ["text", "lists"])
+def test_candidates(folder, kind):
+    """Several positives a row; sampled items follow those of the last one."""
+    rows = [list(range(row % 3 + 1)) for row in range(NUM_ROWS)]
+    columns = {"cand__item": rows, "cand__tags": [[str(i) for i in row] for row in rows]}
+    if kind == "text":
+        columns = {n: ["|".join(map(str, row)) for row in c] for n, c in columns.items()}
+    write_data(folder, **columns)
+
+    def edit(text):
+        text = CANDIDATES + text[text.index("data_config") :]
+        return text.replace('item_id_field: "item"', 'item_id_field: "cand__item"')
+
+    batches = batches_of(folder, edit=edit)
+    assert len(batches) == 5
+    for number, batch in enumerate(batches):
+        own = rows[number * BATCH : (number + 1) * BATCH]
+        assert batch.additional_infos["cand_pos_lengths"].tolist() == [len(row) for row in own]
+        ids = batch.sparse_features["__BASE__"]
+        lengths = [len(row) for row in own]
+        lengths[-1] += SAMPLED
+        assert ids["cand__item"].lengths().tolist() == lengths
+        positives = [item for row in own for item in row]
+        found = ids["cand__item"].values().tolist()
+        assert found[: len(positives)] == positives
+        assert not set(found[len(positives) :]) & set(positives)
+        elements = batch.sequence_mulval_lengths["__BASE__"]["cand__tags"]
+        assert elements.lengths().tolist() == lengths
+        assert elements.values().tolist() == [1] * len(positives) + [2] * SAMPLED
+        assert len(ids["user"].values()) == len(own)
+
+
 def test_the_ids_need_no_feature(folder):
     """The sampler reads them itself."""
 

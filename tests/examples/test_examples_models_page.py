@@ -48,7 +48,8 @@ def test_every_example_is_that_of_its_model():
 def test_groups_are_those_of_the_model(field):
     facts, cell = MODELS[BUILT[field]], ROWS[field][3]
     required, _, optional = cell.partition("optional")
-    assert set(re.findall(r"`(\w+)`", required)) == {*facts.required_groups, *facts.inputs}
+    fields = {*facts.inputs, *(field.partition(".")[0] for field in facts.group_fields)}
+    assert set(re.findall(r"`(\w+)`", required)) == {*facts.required_groups, *fields}
     assert set(re.findall(r"`(\w+)`", optional)) == set(facts.optional_groups)
     assert ("first group" in cell) is bool(facts.first_group)
 

@@ -171,6 +171,13 @@ def test_capsules(fields, constant):
         assert not found[row, len(caps) :].any()
 
 
+def test_routing_logits_are_there_on_any_default_device():
+    with torch.device("meta"):
+        layer = CapsuleLayer(5, max_k=4, max_seq_len=9, high_dim=3)
+    assert layer.bilinear_matrix.is_meta
+    assert torch.equal(layer.routing_logits, _layer().routing_logits)
+
+
 def test_padding_changes_no_capsule():
     layer, steps, lengths = _layer(), torch.randn(3, 4, 5), torch.tensor([2, 4, 0])
     longer = torch.cat([steps, torch.randn(3, 3, 5)], 1)

@@ -124,6 +124,13 @@ def test_nothing_is_rounded_to_half_precision():
     assert torch.equal(found, exact)
 
 
+def test_more_rows_than_are_computed_at_once():
+    users, items = torch.randn(700, D), torch.randn(700 + N, D)
+    found = match_scores(users, items, ItemRows(700))
+    expected = torch.cat([(users * items[:700]).sum(1, keepdim=True), users @ items[700:].T], 1)
+    torch.testing.assert_close(found, expected)
+
+
 def test_no_negatives_at_all():
     found = match_scores(torch.ones(2, 3), torch.ones(2, 3), ItemRows(2))
     assert found.tolist() == [[3.0], [3.0]]

@@ -6,6 +6,7 @@ import math
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from match_jobs import write_job
 from PIL import Image
 
 from tzrec.cli import main
@@ -182,3 +183,16 @@ def test_a_picture_of_many_and_strange_names(tmp_path):
     draw_bars(str(path), values, label="worse", errors=[0.1] * len(values))
     with Image.open(path) as picture:
         assert picture.height < 10_000
+
+
+def test_towers_of_a_match_model(tmp_path):
+    path = write_job(tmp_path)
+    text = path.read_text().replace("losses {", "variational_dropout {} losses {", 1)
+    path.write_text(text.replace("num_epochs: 8", "num_epochs: 1"))
+    train_and_evaluate(str(path))
+    assert run_selection(path, tmp_path / "out", "--topk", "1") == 0
+    for group, names in (("user", {"user_id", "likes", "age"}), ("item", {"item_id", "price"})):
+        rows = table(tmp_path / "out" / f"feature_dropout_ratio_{group}.csv")
+        assert {row["feature_name"] for row in rows} == names
+    groups = prepare(str(tmp_path / "out" / "job.config")).config.model_config.feature_groups
+    assert [len(group.feature_names) for group in groups] == [1, 1]

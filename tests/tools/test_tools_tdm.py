@@ -7,12 +7,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tdm_chain import GROUP_OF, NUM_ITEMS, write_config, write_rows
 
+from tzrec.config import prepare
+from tzrec.constant import Mode
 from tzrec.deploy.predictor import Predictor
+from tzrec.errors import DataError
 from tzrec.main import export, predict, train_and_evaluate
+from tzrec.options import from_environment
 from tzrec.retrieval.tree_retriever import TreeRetriever
 from tzrec.tools.tdm import cluster_tree, init_tree, retrieval
+from tzrec.training.build import build_features, build_loader
 
 
 def flags(root, source, tree, *more):
@@ -103,6 +109,49 @@ def assert_python_gives_the_same(root, model, rows, found):
     assert sorted(everything.ids[0]) == list(range(NUM_ITEMS))
     assert everything.scores[0] == sorted(everything.scores[0], reverse=True)
     assert retriever.retrieve(rows.slice(0, 0).to_pydict(), k=3).ids == []
+
+
+def batches(root, **edits):
+    """The training batches of a config on the first tree, as tensors."""
+    flat = [f"{name.replace('__', '.')}={value}" for name, value in edits.items()]
+    config = prepare(write_config(root, "first"), edits=flat).config
+    features = build_features(config.data_config, config.feature_configs)
+    with build_loader(
+        config, features, config.train_input_path, mode=Mode.TRAIN, options=from_environment()
+    ) as loader:
+        return [batch.to_dict() for batch in loader]
+
+
+@pytest.fixture
+def first(tmp_path):
+    """A directory with 200 rows and a first tree."""
+    write_rows(tmp_path, 200, 10)
+    assert init_tree.main(flags(tmp_path, "items.parquet", "first")) == 0
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_batches_are_the_same_by_worker_processes(first):
+    here = batches(first)
+    there = batches(first, data_config__loader="PROCESS", data_config__num_workers=2)
+    for one, other in zip(here, there, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_rows_with_their_nodes_and_without_those_that_have_no_leaf(first):
+    # 64 rows, each with 5 nodes above its item and 23 others.
+    whole = batches(first)
+    assert [len(batch["clk"]) for batch in whole] == [64 * 29] * 3 + [8 * 29]
+    assert whole[0]["clk"].tolist() == [1] * (64 * 6) + [0] * (64 * 23)
+    rows = pq.read_table(first / "train.parquet")
+    ids = np.array(rows["item_id"]).copy()
+    ids[[7, 70]] = 150, 999
+    place = rows.column_names.index("item_id")
+    pq.write_table(rows.set_column(place, "item_id", pa.array(ids)), first / "train.parquet")
+    with pytest.raises(DataError, match=r"row 7 \(counted from 0\): item 150 is no leaf"):
+        batches(first)
+    kept = batches(first, data_config__max_bad_rows=2)
+    assert sum(len(batch["clk"]) for batch in kept) == 198 * 29
 
 
 @pytest.fixture

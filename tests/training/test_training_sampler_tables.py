@@ -8,15 +8,19 @@ import multiprocessing
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import torch.distributed as dist
 from google.protobuf import text_format
+from torchrec.distributed.types import ShardingPlan
 
 from tzrec.constant import Mode
 from tzrec.datasets.samplers.base import BaseSampler
-from tzrec.errors import DistributedError
+from tzrec.errors import DistributedError, Unsupported
 from tzrec.options import Options
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
+from tzrec.tools import feature_importance
 from tzrec.training.build import build_features, build_loader
+from tzrec.training.distributed import plan
 from tzrec.training.sampler_tables import SamplerTables
 
 CONFIG = """
@@ -92,6 +96,34 @@ def test_memory_that_cannot_be_opened(folder, builds, monkeypatch, caplog):
     loader_of(folder, tables, Mode.EVAL).close()
     assert len(builds) == 2
     assert "the sampler's tables are read once more: the process is gone" in caplog.text
+
+
+def test_the_planner_counts_with_sampled_rows(folder, monkeypatch):
+    seen = {}
+
+    class Planner:
+        def __init__(self, **options):
+            seen.update(options)
+
+        def collective_plan(self, *_):
+            return ShardingPlan({})
+
+    monkeypatch.setattr(plan, "EmbeddingShardingPlanner", Planner)
+    with loader_of(folder, None, Mode.TRAIN) as loader:
+        assert loader.estimated_rows == 4 + 6
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        cpu = torch.device("cpu")
+        plan.make_plan(torch.nn.Module(), [], device=cpu, tables=["t"], batch_size=10)
+    finally:
+        dist.destroy_process_group()
+    assert seen["batch_size"] == 10
+
+
+def test_importance_has_no_rows_to_exchange(folder):
+    config = text_format.Parse(CONFIG % {"dir": folder}, EasyRecConfig())
+    with pytest.raises(Unsupported, match="tzrec importance with a sampler"):
+        feature_importance._measure(config, None, num_rows=10, repeats=1, seed=0)
 
 
 def _rank(rank, folder, store):

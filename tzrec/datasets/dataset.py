@@ -195,16 +195,21 @@ def create_dataloader(
             shuffle_batches=_shuffle_batches(data_config) if training else 0,
             seed=seed % 2**63,
         ),
-        options=LoaderOptions(
-            num_workers=num_parser_processes(data_config),
-            reserved=dataset.reserved,
-            mask_prob=data_config.sample_mask_prob if training else 0.0,
-            pin_memory=_pins(data_config, mode),
-            in_order=data_config.in_order or mode is Mode.PREDICT,
-            cost_field=data_config.sample_cost_field,
-            time_field=data_config.event_time_field if training else "",
-        ),
+        options=_options(data_config, dataset, mode),
         joiner=_joiner(data_config, dataset, training, with_log_q, build_sampler),
+    )
+
+
+def _options(data_config: DataConfig, dataset: BaseDataset, mode: Mode) -> LoaderOptions:
+    training = mode is Mode.TRAIN
+    return LoaderOptions(
+        num_workers=num_parser_processes(data_config),
+        reserved=dataset.reserved,
+        mask_prob=data_config.sample_mask_prob if training else 0.0,
+        pin_memory=_pins(data_config, mode),
+        in_order=data_config.in_order or mode is Mode.PREDICT,
+        cost_field=data_config.sample_cost_field,
+        time_field=data_config.event_time_field if training else "",
     )
 
 

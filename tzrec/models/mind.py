@@ -1,4 +1,4 @@
-"""MIND: several interests of a user (Li et al., CIKM 2019)."""
+"""MIND: several interests of a user (Li et al., CIKM 2019, arXiv 1904.08030)."""
 
 # No postponed annotations: the towers are traced.
 

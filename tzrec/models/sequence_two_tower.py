@@ -148,10 +148,10 @@ class SequenceTwoTower(MatchModel):
         h = CausalTransformer(history)                        states, see there
         u = Linear(MLP_u([h_latest, user group])),  i = Linear(MLP_i(item group))
 
-    SASRec ("Self-attentive sequential recommendation", Kang and McAuley, ICDM 2018) as a
-    two-tower model. Where layers are left out and the similarity is the inner product, scores are
-    those of the paper, ``<h, e_item>``. Features of items and steps with one ``embedding_name``
-    have one table.
+    SASRec ("Self-attentive sequential recommendation", Kang and McAuley, ICDM 2018, arXiv
+    1808.09781) as a two-tower model. Where layers are left out and the similarity is the inner
+    product, scores are those of the paper, ``<h, e_item>``. Features of items and steps with one
+    ``embedding_name`` have one table.
 
     With ``all_positions`` training learns every step: after step t the item of step t + 1, and
     after the latest one the row's item, each against the negatives that the rows share. So the

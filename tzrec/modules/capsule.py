@@ -111,7 +111,8 @@ class CapsuleLayer(nn.Module):
         self._const_caps_num = const_caps_num
         self._is_random = routing_init_method == "normal"
         self.bilinear_matrix = nn.Parameter(torch.randn(input_dim, high_dim))
-        logits = torch.zeros(max_seq_len, max_k)
+        # On the CPU, whatever the default: nothing makes them anew where a model has no values yet.
+        logits = torch.zeros(max_seq_len, max_k, device="cpu")
         if self._is_random:
             generator = torch.Generator().manual_seed(_SEED)
             logits.normal_(std=routing_logits_stddev, generator=generator)

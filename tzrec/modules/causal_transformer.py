@@ -102,9 +102,8 @@ class CausalTransformer(nn.Module):
 
     "Self-attentive sequential recommendation" (Kang and McAuley, ICDM 2018), with the norm before
     each part and without dropout of the attention weights. Positions count from the latest step
-    back, as if histories were padded on the left.
-    A row without history has one state, that of an embedding of zeros: what is known of users
-    that nothing is known of.
+    back, as if histories were padded on the left. A row without history has one state, that of an
+    embedding of zeros: what is known of users that nothing is known of.
 
     Args:
         dim: D, size of a step.

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tzrec.config import prepare
+from tzrec.config.messages import which_field
 from tzrec.constant import Mode
 from tzrec.errors import ConfigError, Unsupported, did_you_mean
 from tzrec.storage import file_system
@@ -91,6 +92,12 @@ def _measure(
     options = from_environment()
     if options.world_size > 1:
         raise ConfigError("tzrec importance runs in one process", hint="start it without torchrun")
+    if which_field(config.data_config, "sampler"):
+        raise Unsupported(
+            "tzrec importance with a sampler: rows that it draws belong to no row of the data, so "
+            "their values cannot be exchanged",
+            hint="a two-tower model with in_batch_negative: true has only rows of the data",
+        )
     with process_group(options) as device:
         checkpoint, _ = resolve(config.model_dir, checkpoint_path or "latest", config.export_config)
         features = build.build_features(config.data_config, config.feature_configs)
@@ -102,12 +109,6 @@ def _measure(
             config, features, config.eval_input_path, mode=Mode.EVAL, options=options
         )
         with closing(loader):
-            if loader.joiner is not None:
-                raise Unsupported(
-                    "tzrec importance with a sampler: rows that it draws belong to no row of the "
-                    "data, so their values cannot be exchanged",
-                    hint="a two-tower model with in_batch_negative: true has only rows of the data",
-                )
             pool = permutation.RowPool(loader, loader.parser, num_rows)
         groups = config.model_config.feature_groups
         read = model.model.get_features_in_feature_groups(groups)

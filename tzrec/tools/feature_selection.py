@@ -112,6 +112,7 @@ def drop_probabilities(config: EasyRecConfig) -> dict[str, dict[str, float]]:
     """
     import torch
 
+    from tzrec.modules.variational_dropout import VariationalDropout
     from tzrec.training import build
     from tzrec.training.checkpoint.files import StateFiles, local_copy
     from tzrec.training.checkpoint.find import resolve
@@ -123,8 +124,10 @@ def drop_probabilities(config: EasyRecConfig) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     with local_copy(checkpoint) as directory:
         files = StateFiles(directory / "model")
-        for group, dropout in model.group_variational_dropouts.items():
-            key = f"model.group_variational_dropouts.{group}.feature_p"
+        for where, dropout in model.named_modules():
+            if not isinstance(dropout, VariationalDropout):
+                continue
+            key, group = f"model.{where}.feature_p", dropout.group_name
             names = list(dropout.features_dimension)
             if files.shapes.get(key) != (len(names),):
                 raise CheckpointError(

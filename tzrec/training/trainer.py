@@ -231,7 +231,9 @@ class Trainer:
             lap("metrics")
         self.state.step += 1
         self.state.position.add(batch.checkpoint_info)
-        num_rows = next(iter(predictions.values())).shape[0] if predictions else 0
+        # Predictions may have other rows: those of steps of a history.
+        columns = [*batch.labels.values(), *predictions.values()]
+        num_rows = columns[0].shape[0] if columns else 0
         result = StepResult(total_loss.detach(), losses, predictions, batch, num_rows, skip)
         self._call("after_step", result)
         lap("other")
