@@ -203,6 +203,13 @@ def test_the_samplers_id_and_that_of_the_model(prepared):
     assert "the sampler tells items apart by 'item_id'" in str(warning)
 
 
+def test_drawn_positives_without_a_mask(prepared):
+    head = HEAD.replace("data_config {", SAMPLER)
+    model = dssm("negatives { logq_correction: true }")
+    (warning,) = prepared(USER + ITEM + model, head=head).warnings
+    assert "the negative_sampler draws the row's own item too" in str(warning)
+
+
 def test_ranking_models_take_no_ranks(tmp_path):
     text = DEEPFM.replace("metrics { auc {} }", "metrics { ndcg_at_k {} }")
     with pytest.raises(ConfigError, match="ndcg_at_k is for two-tower models only"):

@@ -165,6 +165,23 @@ def test_there_are_never_more_items_than_ids():
     assert len(shape.user_ids()) == 300
 
 
+def test_ids_may_be_columns_that_no_feature_reads(tmp_path):
+    features = FEATURES[FEATURES.index("feature_configs", 1) :]
+    features = features.replace(
+        '"item" expression: "item:item"', '"other" expression: "item:other"'
+    )
+    data = (
+        sampler("negative_sampler_v2") + ' input_fields { input_name: "user" input_type: STRING }'
+    )
+    config = config_of(data, features=features)
+    write(config, Plan(str(tmp_path), rows=900, eval_rows=20, items=300, users=70))
+    rows = pq.read_table(tmp_path / "train")
+    assert set(lists(rows, "user")) == set(map(str, range(70)))
+    assert set(lists(rows, "item")) <= set(range(300))
+    text = (tmp_path / "tables" / "positives.txt").read_text()
+    assert text.startswith("userid:string\titemid:int64\tweight:float\n")
+
+
 FG = FEATURES.replace(
     'feature_name: "item" expression: "item:item" embedding_dim: 4 num_buckets: 1000',
     'feature_name: "item" expression: "item:item" embedding_dim: 4 hash_bucket_size: 1000',

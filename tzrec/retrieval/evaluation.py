@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tzrec.errors import ConfigError, DataError
-from tzrec.retrieval.exact import INNER_PRODUCT, Vectors, exact_top_k
+from tzrec.retrieval.exact import INNER_PRODUCT, Vectors, check_finite, exact_top_k
 from tzrec.retrieval.row_lists import Positions, RowLists
 
 DEFAULT_KS = (10, 20, 50)
@@ -162,8 +162,10 @@ def evaluate_ranking(
 
     Raises:
         ConfigError: a K is not at least 1.
-        DataError: numbers of rows differ, or nothing is relevant.
+        DataError: numbers of rows differ, nothing is relevant, or a vector is not finite.
     """
+    check_finite(queries, "queries")
+    check_finite(items, "items")
     for what, lists in (("relevant", relevant), ("seen", seen)):
         if lists is not None and len(lists) != len(queries):
             raise DataError(f"{len(queries)} queries, but {what} has {len(lists)} lists")
@@ -190,8 +192,14 @@ def evaluate_candidates(scores: Vectors, *, ks: Sequence[int] = DEFAULT_KS) -> R
     Args:
         scores: (B, C); column 0 is the right item. −inf stands for no candidate.
         ks: list lengths.
+
+    Raises:
+        DataError: a score is not a number.
     """
     scores = np.asarray(scores)
+    if np.isnan(scores).any():
+        row = int(np.isnan(scores).any(1).argmax())
+        raise DataError(f"a score is not a number, first in row {row}")
     ranks = (scores[:, 1:] >= scores[:, :1]).sum(1)
     total = RankingMetrics(scores.shape[1], ks)
     width = min(max(total.ks), scores.shape[1])

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tzrec.errors import DataError
 from tzrec.retrieval.row_lists import Positions, RowLists
 
 INNER_PRODUCT, L2 = "ip", "l2"
@@ -73,6 +74,20 @@ def exact_top_k(
             positions[start:stop] = torch.where(there, places, -1).numpy()
             scores[start:stop] = best.numpy()
     return Found(positions, scores)
+
+
+def check_finite(vectors: Vectors, what: str) -> None:
+    """Refuses vectors that nothing can be compared with.
+
+    Raises:
+        DataError: a number is not finite.
+    """
+    # A sum is finite only if all numbers are; it needs no copy.
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = vectors.reshape(len(vectors), -1).sum(1, dtype=np.float64)
+    wrong = np.flatnonzero(~np.isfinite(sums))
+    if len(wrong):
+        raise DataError(f"{what}: {len(wrong)} are not finite, the first in row {wrong[0]}")
 
 
 def as_interests(queries: Vectors) -> Vectors:

@@ -107,6 +107,20 @@ def search(index: Any, kind: str, queries: Vectors, k: int, effort: int) -> Foun
     )
 
 
+def search_full(index: Any, kind: str, queries: Vectors, k: int, effort: int) -> Found:
+    """Searches as `search` does, with more effort for queries that find less than k."""
+    found = search(index, kind, queries, k, effort)
+    lists = int(index.nlist) if kind == IVF else 0
+    while effort < lists:
+        short = np.flatnonzero((found.positions < 0).any(1) & np.isfinite(queries).all(1))
+        if not len(short):
+            break
+        effort = min(2 * effort, lists)
+        more = search(index, kind, queries[short], k, effort)
+        found.positions[short], found.scores[short] = more.positions, more.scores
+    return found
+
+
 def stored_vectors(index: Any, kind: str) -> Vectors:
     """Returns the vectors (N, D) that an index was built of."""
     if kind == IVF:

@@ -119,6 +119,9 @@ def row_hits(
         right: offsets and ids of the right items of each row.
         options: how.
         num_interests: (B,) interests of each row that count; default all.
+
+    Raises:
+        DataError: items have integer ids, and a right id is no integer.
     """
     B, interests, D = users.shape
     found = search(users.reshape(-1, D), options.top_k)
@@ -131,13 +134,16 @@ def row_hits(
         found = merge_interests(found, B, options.top_k)
     positions, scores = found.positions.reshape(B, -1), found.scores.reshape(B, -1)
     offsets, right_ids = right
-    wanted = right_ids.cast(item_ids.type).to_pylist()
+    try:
+        wanted = right_ids.cast(item_ids.type).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise DataError(f"items have integer ids; right ones are others: {error}") from error
     sign = -1.0 if options.metric == L2 else 1.0
     rows = []
     for row in range(B):
         there = positions[row] >= 0
         ids = item_ids.take(pa.array(positions[row][there])).to_pylist()
-        distinct = set(wanted[offsets[row] : offsets[row + 1]])
+        distinct = set(wanted[offsets[row] : offsets[row + 1]]) - {None}
         hits = [one for one in dict.fromkeys(ids) if one in distinct]
         rows.append(RowHits(ids, (sign * scores[row][there]).tolist(), hits, len(distinct)))
     return rows

@@ -100,7 +100,10 @@ def plain_ids(ids: Any, what: str) -> pa.Array:
     if isinstance(ids, pa.DictionaryArray):
         ids = ids.dictionary_decode()
     if pa.types.is_integer(ids.type):
-        ids = ids.cast(pa.int64())
+        try:
+            ids = ids.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{what} are larger than 64 bits with a sign: {error}") from error
     elif pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
         ids = ids.cast(pa.string())
     else:

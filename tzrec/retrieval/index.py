@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from tzrec.errors import ConfigError, DataError, ServingError, did_you_mean
 from tzrec.retrieval import exact, faiss_index, merge
-from tzrec.retrieval.exact import Found, Vectors, as_interests, exact_top_k
+from tzrec.retrieval.exact import Found, Vectors, as_interests, check_finite, exact_top_k
 from tzrec.retrieval.ids import ItemIds, plain_ids
 from tzrec.retrieval.row_lists import RowLists
 
@@ -153,10 +153,15 @@ class Index:
             is_exact: compare with every item, whatever the type.
 
         Raises:
-            DataError: the queries have another size than the items.
+            DataError: the queries have another shape than (B, D) and (B, I, D).
             ConfigError: k is not at least 1.
         """
         three = as_interests(queries)
+        if three.ndim != 3:
+            raise DataError(
+                f"queries have the shape {np.shape(queries)}, not (B, D) or (B, I, D)",
+                hint="one vector is a batch of one: vector[None]",
+            )
         if k < 1:
             raise ConfigError(f"k is {k}, must be at least 1")
         if three.shape[2] != self.info.dim:
@@ -173,7 +178,7 @@ class Index:
         longest = int(exclude.lengths.max(initial=0)) if exclude is not None else 0
         flat = queries.reshape(-1, D)
         effort = self.info.parameters["effort"]
-        found = faiss_index.search(self._searched, self.info.type, flat, k + longest, effort)
+        found = faiss_index.search_full(self._searched, self.info.type, flat, k + longest, effort)
         nowhere = ~flat.any(1)
         found.positions[nowhere], found.scores[nowhere] = -1, -np.inf
         if interests > 1:
@@ -227,12 +232,27 @@ class Index:
         """
         path = _local(directory)
         info = _read_info(path)
-        ids = ItemIds(pq.read_table(path / IDS).column("id"))
+        try:
+            ids = ItemIds(pq.read_table(path / IDS).column("id"))
+        except (pa.ArrowException, OSError, KeyError, DataError) as error:
+            raise _unreadable(path / IDS, error) from error
         if len(ids) != info.num_items:
             raise ServingError(f"{path / IDS} has {len(ids)} ids, the index {info.num_items}")
-        if info.type == FLAT:
-            return cls(info, ids, np.load(path / VECTORS, mmap_mode="c"))
-        return cls(info, ids, faiss_index.load(path / FAISS_FILE))
+        if info.type != FLAT:
+            searched = faiss_index.load(path / FAISS_FILE)
+            shape: tuple[int, ...] = (int(searched.ntotal), int(searched.d))
+        else:
+            try:
+                searched = np.load(path / VECTORS, mmap_mode="c")
+            except (ValueError, OSError) as error:
+                raise _unreadable(path / VECTORS, error) from error
+            shape = searched.shape
+        if shape != (info.num_items, info.dim):
+            raise ServingError(
+                f"{path} has vectors of shape {shape}, its {INDEX_JSON} says "
+                f"{(info.num_items, info.dim)}"
+            )
+        return cls(info, ids, searched)
 
 
 def refuse_existing(directory: str | Path) -> Path:
@@ -268,14 +288,21 @@ def _read_info(path: Path) -> IndexInfo:
         if version != FORMAT_VERSION:
             raise ValueError(f"format version {version}, this tzrec reads {FORMAT_VERSION}")
         info = IndexInfo(**body)
+        if info.type not in TYPES[1:] or info.metric not in exact.METRICS:
+            raise ValueError(f"type {info.type!r}, metric {info.metric!r}")
+        sizes = dict(files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ServingError(f"{path / INDEX_JSON} cannot be read: {error!r}") from error
-    for name, size in files.items():
+    for name, size in sizes.items():
         found = (path / name).stat().st_size if (path / name).is_file() else None
         if found != size:
             what = "is missing" if found is None else f"has {found} bytes, not {size}"
             raise ServingError(f"{path / name} {what}", hint="copy the index again")
     return info
+
+
+def _unreadable(path: Path, error: Exception) -> ServingError:
+    return ServingError(f"{path} cannot be read: {error}", hint="copy the index again")
 
 
 def build_index(
@@ -294,7 +321,7 @@ def build_index(
         id_field: column that the ids came from.
 
     Raises:
-        DataError: there is no item, or ids and vectors do not fit.
+        DataError: there is no item, ids and vectors do not fit, or a vector is not finite.
         MissingDependencyError: the type needs FAISS, which is not installed.
     """
     options = options or IndexOptions()
@@ -304,6 +331,7 @@ def build_index(
     if not len(ids):
         raise DataError("there are no items to build an index of")
     ids, vectors = _last_of_each(ids, np.asarray(vectors, dtype=np.float32))
+    check_finite(vectors, "item vectors")
     started = time.monotonic()
     kind = _choose_type(options, len(ids))
     info = IndexInfo(kind, options.metric, len(ids), int(vectors.shape[1]), id_field)

@@ -136,10 +136,7 @@ class Retriever:
         if exclude is None or isinstance(exclude, RowLists):
             lists = exclude
         else:
-            column = exclude
-            if not isinstance(column, pa.Array | pa.ChunkedArray):
-                column = pa.array([None if one is None else list(one) for one in exclude])
-            lists = self.index.ids.row_lists(column)
+            lists = self.index.ids.row_lists(_column(exclude))
         if lists is not None and len(lists) != num_rows:
             raise DataError(f"exclude has {len(lists)} rows, there are {num_rows} users")
         return lists
@@ -151,3 +148,21 @@ class Retriever:
                 hint="tzrec index EXPORT --items ITEMS --out DIR makes one that has",
             )
         return self.user_tower
+
+
+def _column(rows: Any) -> pa.Array:
+    """Returns one list or text of ids a row as a column."""
+    if isinstance(rows, pa.Array | pa.ChunkedArray):
+        return rows
+    plain = [one if one is None or isinstance(one, str) else _listed(one) for one in rows]
+    try:
+        return pa.array(plain)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"exclude is not one list, or text, of ids a row: {error}") from error
+
+
+def _listed(ids: Any) -> list[Any]:
+    try:
+        return list(ids)
+    except TypeError as error:
+        raise DataError(f"exclude has {ids!r} for a row: not a list, or text, of ids") from error

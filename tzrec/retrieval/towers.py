@@ -26,7 +26,7 @@ from tzrec.models.wrappers import PredictWrapper
 from tzrec.options import from_environment
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.protos.simi_pb2 import EUCLID
-from tzrec.retrieval.exact import INNER_PRODUCT, L2, Vectors
+from tzrec.retrieval.exact import INNER_PRODUCT, L2, Vectors, check_finite
 from tzrec.retrieval.vectors import ITEM_VECTORS, USER_VECTORS
 from tzrec.training import build
 from tzrec.training.checkpoint.find import resolve
@@ -65,6 +65,9 @@ class Tower:
         """Yields vectors (B, D) or (B, I, D) of the rows of a table, and columns of the rows.
 
         The rows are those of this rank.
+
+        Raises:
+            DataError: the rows cannot be read, or a vector is not finite.
         """
         config = prediction_config(self.config, batch_size, dataset_type, None)
         loader = build.build_loader(
@@ -79,6 +82,7 @@ class Tower:
             for batch in loader:
                 if not batch.dummy:
                     vectors = golden.to_numpy(self.forward(batch)[self.output])
+                    check_finite(vectors, f"{self.output} of a batch of {input_path}")
                     yield vectors.astype(np.float32, copy=False), batch.reserves.get()
 
 

@@ -205,8 +205,11 @@ def _numbers_of_text(column: pa.Array, where: str) -> pa.Array:
     text = pc.utf8_trim_whitespace(column.cast(pa.string()))
     if len(text) and pc.any(pc.starts_with(text, "[[")).as_py():
         return _nested(text, where)
-    plain = pc.utf8_trim(pc.replace_substring(text, " ", ""), "[]")
-    return pc.split_pattern(plain, ",")
+    lists = pc.split_pattern(pc.utf8_trim(text, "[] "), ",")
+    words = pc.utf8_trim_whitespace(lists.flatten())
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), words, mask=lists.is_null())
 
 
 def _nested(text: pa.Array, where: str) -> pa.Array:

@@ -82,10 +82,12 @@ def test_all_items_are_positives(tmp_path, caplog):
 
 def test_equal_weights_are_uniform(tmp_path):
     write_items(tmp_path / "items.txt", dict.fromkeys(range(1, 21), 2.5))
-    sampler = make_sampler(tmp_path, num_sample=40_000, with_log_q=True)
+    sampler = make_sampler(tmp_path, num_sample=40_000)
     assert "items.cells" not in sampler.arrays
     rows = draw(sampler, [7])
     assert fits(collections.Counter(ids(rows)), {i: 1 for i in range(1, 21) if i != 7})
+    rows = draw(make_sampler(tmp_path, num_sample=40_000, with_log_q=True), [7])
+    assert fits(collections.Counter(ids(rows)), dict.fromkeys(range(1, 21), 1))
     np.testing.assert_allclose(rows.log_q, -math.log(20), rtol=1e-6)
     np.testing.assert_allclose(rows.positive_log_q, -math.log(20), rtol=1e-6)
 
@@ -197,6 +199,15 @@ def test_log_q_of_weights(graph, kind):
     expected = [math.log(1 / 55), math.log(10 / 55), -math.log(10)]
     np.testing.assert_allclose(rows.positive_log_q, expected, rtol=1e-6)
     assert rows.log_q.dtype == rows.positive_log_q.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", V1)
+def test_draws_have_the_probabilities_that_are_told(graph, kind):
+    sampler = make_sampler(graph, kind, num_sample=50_000, with_log_q=True)
+    rows = draw(sampler, [10, 9, 9, 1], [4] * 4)
+    drawn = ids(rows, 0, 50_000)
+    told = np.exp(rows.log_q.astype(np.float64))
+    assert fits(collections.Counter(drawn), dict(zip(drawn, told, strict=True)))
 
 
 def test_log_q_of_an_item_of_no_weight_is_finite(tmp_path):

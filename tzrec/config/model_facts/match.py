@@ -43,6 +43,10 @@ def _two_groups(context: Context) -> Iterator[Problem]:
         )
 
 
+# They take no positives out where their probabilities count.
+_DRAW_POSITIVES_WITH_LOGQ = ("negative_sampler", "hard_negative_sampler")
+
+
 def sampler_of(context: Context) -> str | None:
     """Returns the field name of the sampler, None without one."""
     return which_field(context.config.data_config, "sampler")
@@ -68,6 +72,18 @@ def _negatives(context: Context) -> Iterator[Problem]:
     if mixed and not sampler:
         yield warning(
             f"{path}.negatives.in_batch_and_sampled", "has no effect: there is no sampler"
+        )
+    negatives = model.negatives
+    if (
+        sampler in _DRAW_POSITIVES_WITH_LOGQ
+        and negatives.logq_correction
+        and not negatives.mask_accidental_hits
+    ):
+        yield warning(
+            f"{path}.negatives.mask_accidental_hits",
+            f"is false: with logq_correction the {sampler} draws the row's own item too, which "
+            "then counts as a negative of it",
+            "set mask_accidental_hits: true",
         )
     in_batch = mixed if sampler else model.in_batch_negative
     for field in ("frequency_entries", "frequency_decay"):

@@ -30,7 +30,8 @@ _MOST_EXCLUDED = 0.95
 class NegativeSampler(BaseSampler):
     """Draws N items with probability proportional to their weight, with replacement.
 
-    Items that are a positive of the batch are not drawn.
+    Items that are a positive of the batch are not drawn; with ``with_log_q`` they are, since
+    popular items would otherwise be drawn less often than the probabilities that are told.
     """
 
     config_name: ClassVar[str] = "negative_sampler"
@@ -96,7 +97,7 @@ class NegativeSampler(BaseSampler):
         from tzrec.datasets.samplers.kernels import draw_weighted
 
         out = np.empty(self.num_sample, dtype=np.int32)
-        excluded = positives[positives >= 0]
+        excluded = positives[:0] if self.with_log_q else positives[positives >= 0]
         # Items that occur twice count twice at first: sorting them out takes longer than drawing.
         if self._items.share_of(excluded) > _MOST_EXCLUDED:
             excluded = np.unique(excluded)

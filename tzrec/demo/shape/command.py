@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser, count: Callable[[int], Any]) 
     parser.add_argument(
         "--out",
         metavar="DIR",
-        help=f"gets train/ and eval/ (default: {DEFAULT_OUT}/ and the name of the config)",
+        help="gets train/, eval/ and tables/ of samplers "
+        f"(default: {DEFAULT_OUT}/ and the name of the config)",
     )
     parser.add_argument(
         "--rows", type=count(1), default=_ROWS, metavar="N", help=f"to train on (default {_ROWS})"

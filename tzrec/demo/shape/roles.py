@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tzrec.config.messages import which_field
 from tzrec.demo.shape.columns import Column
+from tzrec.demo.shape.domains import MOST_DISTINCT, Ids
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ def sampler_of(config: EasyRecConfig) -> Any:
     """Returns the message of the sampler, None without one."""
     name = which_field(config.data_config, "sampler")
     return getattr(config.data_config, name) if name else None
+
+
+def id_columns(config: EasyRecConfig, columns: Sequence[Column]) -> list[Column]:
+    """Returns the columns of ids that no feature reads, only the sampler."""
+    sampler, known = sampler_of(config), {column.name for column in columns}
+    names = [getattr(sampler, field, "") for field in ("item_id_field", "user_id_field")]
+    return [Column(name, Ids(MOST_DISTINCT)) for name in names if name and name not in known]
 
 
 def roles_of(

@@ -18,7 +18,7 @@ from tzrec.demo.shape.encoded import encoded_columns
 from tzrec.demo.shape.labels import Labels, other_columns
 from tzrec.demo.shape.raw import raw_columns
 from tzrec.demo.shape.render import render
-from tzrec.demo.shape.roles import roles_of
+from tzrec.demo.shape.roles import id_columns, roles_of
 from tzrec.demo.shape.signal import Floats, Signal, Values
 from tzrec.demo.shape.tasks import Task, tasks_of
 from tzrec.demo.shape.world import Size, World
@@ -66,6 +66,7 @@ class Shape:
         self.tasks = tasks_of(config)
         encoded = any(f.fg_mode.name in _ENCODED for f in self._features)
         plan = (encoded_columns if encoded else raw_columns)(self._features)
+        plan += id_columns(config, plan)
         roles = roles_of(config, self._features, plan)
         self.world = None if roles is None else World(plan, roles, size)
         if self.world is not None:

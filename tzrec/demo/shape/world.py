@@ -190,7 +190,7 @@ def _columns_of_items(known: dict[str, Column], roles: Roles) -> dict[str, Colum
     """Returns the columns of a table of items, with values that histories can hold as well."""
     found = {}
     for name in roles.items:
-        column = known.get(roles.column(name)) or Column(name, Ids(MOST_STEPS))
+        column = known[roles.column(name)]
         claims = [known[past].domain for past, item in roles.past.items() if item == name]
         column = dataclasses.replace(column, domain=settle([column.domain, *claims]), name=name)
         if roles.sequence:

@@ -34,6 +34,7 @@ from tzrec.optim.sparse_parameters import split_sparse_parameters
 from tzrec.protos import feature_pb2
 from tzrec.protos.train_pb2 import TrainConfig
 from tzrec.training.distributed.plan import create_sharders, make_plan
+from tzrec.training.distributed.reduce_scatter import allow_uneven_batches
 
 logger = logging.getLogger("tzrec")
 
@@ -143,6 +144,7 @@ def _wrap(
         sharders=sharders,
         data_parallel_wrapper=_OneProcess() if alone else DefaultDataParallelWrapper(),
     )
+    allow_uneven_batches(wrapped)
     _restore(wrapped, initial)
     return wrapped
 
