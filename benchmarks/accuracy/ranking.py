@@ -27,6 +27,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from runs import HERE, Command, Model, finished, locked, run_command
 
+from tzrec.retrieval.evaluation import evaluate_ranking
+from tzrec.retrieval.row_lists import RowLists
+from tzrec.retrieval.towers import load_tower
+
 ROOT = Path(__file__).resolve().parents[2]
 Ids = NDArray[np.int64]
 
@@ -111,10 +115,6 @@ def settings_of(dataset: RankingSet, name: str, edits: Sequence[str] = ()) -> st
 
 def rank(model_dir: Path, checkpoint: Path, part: Path, metrics: Sequence[str]) -> dict[str, float]:
     """Embeds users and items of a part and ranks all items that a user has not seen."""
-    from tzrec.retrieval.evaluation import evaluate_ranking
-    from tzrec.retrieval.row_lists import RowLists
-    from tzrec.retrieval.towers import load_tower
-
     ids, vectors = {}, {}
     for tower in ("user", "item"):
         loaded = load_tower(str(model_dir), tower, checkpoint_path=str(checkpoint))

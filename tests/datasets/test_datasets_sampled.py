@@ -213,6 +213,11 @@ class TestCandidates:
         with pytest.raises(DataError, match="column 'cand__id': row 1 of the batch is empty"):
             self.joiner(rows(id=["8"])).draw(columns, STREAM)
 
+    def test_null_text_of_an_attribute(self):
+        columns = TEXT | {"cand__tag": pa.array(["x|y", None])}
+        with pytest.raises(DataError, match="column 'cand__tag': row 1 of the batch is null"):
+            joined(self.joiner(rows(id=["8"], tag=["p"])), columns)
+
     def test_columns_and_types(self):
         assert self.SEQUENCE.column("id") == self.SEQUENCE.column("cand__id") == "cand__id"
         assert self.SEQUENCE.item_type("c", pa.list_(pa.int64())) == pa.int64()

@@ -11,6 +11,8 @@ from match_contract import (
     make_match_model,
     normalize,
     own,
+    sampled_batch,
+    sampled_rows,
 )
 from models_contract import embed, group, ids, linear, make_batch, make_rows, mlp, price
 
@@ -113,3 +115,27 @@ def test_variational_dropout(name):
     expected = model.predict(batch)["similarity"]
     users, items = (parts[side](batch)[f"{side}_tower_emb"] for side in ("user", "item"))
     torch.testing.assert_close(users @ items.T, expected)
+
+
+def test_rows_that_users_lack_are_in_no_statistics_and_penalty():
+    layers = "mlp { hidden_units: 8 use_bn: true }"
+    text = (
+        f'{USER}{ITEM}dssm_v2 {{ user_tower {{ input: "u" {layers} }} '
+        f'item_tower {{ input: "i" {layers} }} output_dim: 4 }} '
+        f"variational_dropout {{ regularization_lambda: 0.5 }} {SOFTMAX}"
+    )
+    model = make_match_model(text, sampler="NegativeSampler", shared=True).train()
+    rows = sampled_rows(9, 5, hard=False)
+    batch = sampled_batch(model, rows, hard=False, shared=True)
+    kept = []
+    (tower,) = model.user_tower.group_variational_dropouts.values()
+    tower.register_forward_hook(lambda _, given, out: kept.append((given[0], out)))
+    model.predict(batch)
+    ((entered, (left, penalty)),) = kept
+    assert len(entered) == 9
+    alive = 1 - torch.sigmoid(tower.feature_p)
+    torch.testing.assert_close(penalty, 0.5 / 9 * alive.sum())
+    state = model.state_dict()
+    (weight,) = (v for k, v in state.items() if k.startswith("user_tower.mlp") and v.dim() == 2)
+    (mean,) = (v for k, v in state.items() if k.startswith("user_tower") and "running_mean" in k)
+    torch.testing.assert_close(mean, 0.1 * (left @ weight.t()).mean(0))

@@ -70,6 +70,14 @@ def test_large_and_unknown_ids():
     assert torch.isfinite(module.log_probability(torch.tensor([2**62, -1, 17]))).all()
 
 
+@pytest.mark.parametrize("num_ids", [5, 0])
+def test_an_unknown_item_is_one_that_never_came(num_ids):
+    module = ItemFrequency(num_ids, num_entries=64)
+    module.update(torch.tensor([0, 0, 0, -1, -1, 0]))
+    found = module.log_probability(torch.tensor([0, -1]))
+    torch.testing.assert_close(found, torch.tensor([4 / 6, 1 / 6]).log())
+
+
 def test_an_empty_stream():
     module = ItemFrequency(3)
     assert module.log_probability(torch.tensor([0, 1])).tolist() == [0.0, 0.0]

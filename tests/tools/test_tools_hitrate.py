@@ -104,6 +104,31 @@ def check(root, data, lists, ids=None):
 
 
 class TestHitRate:
+    def test_missing_right_ids_do_not_count(self, data, tmp_path):
+        write(tmp_path, data)
+        path = tmp_path / "users.parquet"
+        table = pq.read_table(path)
+        lists = pa.array([[*row, None] for row in table["gt_items"].to_pylist()])
+        pq.write_table(table.set_column(1, "gt_items", lists), path)
+        assert run(tmp_path, "--top_k", 20) == 0
+        check(tmp_path, data, expected(data, 20))
+
+    @pytest.mark.parametrize(
+        ("column", "values", "message"),
+        [
+            ("gt_items", ["a"] * NUM_USERS, "items have integer ids"),
+            ("user_tower_emb", [[1.0] * 2 * DIM] * NUM_USERS, "--num_interests"),
+            ("many", ["x"] * NUM_USERS, "'many' has type string, not numbers"),
+        ],
+    )
+    def test_wrong_users(self, data, tmp_path, capfd, column, values, message):
+        write(tmp_path, data)
+        path = tmp_path / "users.parquet"
+        table = pq.read_table(path).drop_columns([column]).append_column(column, pa.array(values))
+        pq.write_table(table, path)
+        assert run(tmp_path, "--top_k", 20, "--num_interests_field", "many") == 3
+        assert message in capfd.readouterr().err
+
     @pytest.mark.parametrize("metric", ["IP", "L2"])
     def test_one_vector(self, data, tmp_path, metric):
         write(tmp_path, data)

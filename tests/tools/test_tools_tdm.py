@@ -92,6 +92,25 @@ def test_from_a_first_tree_to_one_that_finds_the_items(tmp_path, recalls):
     assert (found == np.array(table["item_id"])[:, None]).any(1).mean() == pytest.approx(second)
     assert (GROUP_OF[found] == GROUP_OF[np.array(table["item_id"])][:, None]).mean() > 0.9
     assert_python_gives_the_same(tmp_path, model, rows, found)
+    assert_directories_give_the_same(tmp_path, model, rows, found)
+
+
+def assert_directories_give_the_same(root, model, rows, found):
+    """A directory's name does not tell the format: the config does, or --dataset_type."""
+    (root / "parquet_rows").mkdir()
+    pq.write_table(rows.slice(0, 20), root / "parquet_rows/part-0.parquet")
+    (root / "csv_rows").mkdir()
+    lines = [
+        f"{row['user_id']},{';'.join(map(str, row['click__item_id']))},{row['item_id']}"
+        for row in rows.slice(0, 20).to_pylist()
+    ]
+    text = "\n".join(["user_id,click__item_id,item_id", *lines])
+    csv = ["--dataset_type=CsvDataset", '--edit_config_json={"data_config.with_header": true}']
+    (root / "csv_rows/part-0.csv").write_text(f"{text}\n")
+    for name, more in (("parquet_rows", []), ("csv_rows", csv)):
+        path = f"--predict_input_path={root / name}"
+        table = retrieve(root, model, "second", "--batch_size=64", path, *more)
+        assert table["recall_ids"].to_pylist() == found[:20].tolist()
 
 
 def assert_python_gives_the_same(root, model, rows, found):
@@ -203,6 +222,7 @@ def test_ids_as_text(items):
         (init_tree, ["--attr_fields=price"], 2, "attribute 'price' is named twice"),
         (init_tree, ["--node_edge_output_file=odps://p/t"], 2, "tables of MaxCompute"),
         (init_tree, ["--cate_id_field=cat"], 3, "'cat' is not in"),
+        (init_tree, ["--cate_id_field=item_emb"], 3, "not one value an item"),
         (init_tree, ["--item_id_field=price2"], 3, "'price2' is not in"),
         (init_tree, ["--raw_attr_fields=cate"], 3, "raw attribute 'cate' has type string"),
         (init_tree, ["--item_id_field=item_emb"], 3, "has type list"),

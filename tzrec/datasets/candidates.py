@@ -83,10 +83,18 @@ class CandidateSequence:
         lengths = pc.list_value_length(steps).to_numpy(zero_copy_only=False)
         return steps.flatten(), lengths.astype(np.int32)
 
-    def append(self, column: pa.Array, items: pa.Array) -> pa.Array:
-        """Returns the column with ``items`` after the candidates of the last row."""
+    def append(self, name: str, column: pa.Array, items: pa.Array) -> pa.Array:
+        """Returns the column with ``items`` after the candidates of the last row.
+
+        Raises:
+            DataError: that row is a text that is null.
+        """
         last = len(column) - 1
         if types.is_string(column.type):
+            if not column[last].is_valid:
+                raise DataError(
+                    f"column {name!r}: row {last} of the batch is null, but has candidates"
+                )
             texts = [column[last].as_py(), *(item or "" for item in items.to_pylist())]
             text = self.delimiter.join(texts)
             return pa.concat_arrays([column.slice(0, last), pa.array([text], column.type)])

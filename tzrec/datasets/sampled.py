@@ -107,7 +107,7 @@ class RowJoiner:
         for attribute, values in drawn.columns.items():
             name = sequence.column(attribute)
             if name in self._columns and len(joined[name]):
-                joined[name] = sequence.append(joined[name], values)
+                joined[name] = sequence.append(name, joined[name], values)
 
     def _mask(
         self, joined: dict[str, Any], num_rows: int, drawn: SampledRows, random: np.random.Generator

@@ -83,4 +83,8 @@ class DSSMV2(MatchModel):
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Returns ``similarity``."""
         groups = self.embedding_group(batch)
-        return {"similarity": self.sim(self.user_tower(groups), self.item_tower(groups), batch)}
+        name = self.user_tower.group_name
+        # Rows that users lack must not reach the batch statistics.
+        of_users = groups | {name: groups[name][: self.num_rows(batch)]}
+        users, items = self.user_tower(of_users), self.item_tower(groups)
+        return {"similarity": self.sim(users, items, batch)}

@@ -73,12 +73,13 @@ class ItemFrequency(nn.Module):
     def log_probability(self, ids: Tensor) -> Tensor:
         """Returns the log of the estimated probability (R,) of items.
 
-        One that was never seen has that of an item whose first occurrence comes next.
+        One that was never seen, or is not known (negative), has that of an item whose first
+        occurrence comes next.
         """
-        ids = ids.clamp(min=0)
+        unknown, ids = ids < 0, ids.clamp(min=0)
         gaps = []
         for array in range(self.gap.size(0)):
             entries = self._entries(ids, array)
-            unseen = self.num_seen[array][entries] == 0
+            unseen = unknown | (self.num_seen[array][entries] == 0)
             gaps.append(torch.where(unseen, self.num_rows.float(), self.gap[array][entries]))
         return -torch.stack(gaps).amax(dim=0).clamp(min=1.0).log()

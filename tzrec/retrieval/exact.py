@@ -93,7 +93,7 @@ def check_finite(vectors: Vectors, what: str) -> None:
 def as_interests(queries: Vectors) -> Vectors:
     """Returns queries as (B, I, D)."""
     queries = np.asarray(queries, dtype=np.float32)
-    return queries if queries.ndim == 3 else queries[:, None, :]
+    return queries[:, None, :] if queries.ndim == 2 else queries
 
 
 def _scan(

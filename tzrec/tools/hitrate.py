@@ -10,7 +10,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tzrec.errors import ConfigError
+from tzrec.errors import ConfigError, DataError
 from tzrec.tools.vector_flags import add_reader_type, add_writer_type
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _write_details(
         for number, rows in enumerate(reader.to_batches(args.batch_size)):
             if number % options.world_size != options.rank:
                 continue
-            found = _look_up(args, rows, search, find, items.ids)
+            found = _look_up(args, rows, search, find, items.ids, items.vectors.shape[1])
             hits += sum(len(one.hits) for one in found)
             right += sum(one.num_right for one in found)
             writer.write(_details(rows.column(args.request_id_field), found, items.ids.type))
@@ -134,8 +134,10 @@ def _look_up(
     search: HitRateOptions,
     find: Any,
     item_ids: pa.Array,
+    dim: int,
 ) -> list[RowHits]:
     import numpy as np
+    import pyarrow as pa
 
     from tzrec.retrieval.hit_rate import cut_interests, row_hits
     from tzrec.retrieval.ids import id_lists
@@ -143,9 +145,19 @@ def _look_up(
 
     where = f"{args.user_gt_input}: column {args.user_embedding_field!r}"
     users = cut_interests(to_vectors(rows.column(args.user_embedding_field), where), search, where)
+    if users.shape[2] != dim:
+        raise DataError(
+            f"{where}: a vector has {users.shape[2]} numbers, those of items have {dim}",
+            hint="--num_interests says how many vectors stand in one",
+        )
     counts = None
     if args.num_interests_field:
-        counts = np.asarray(rows.column(args.num_interests_field).fill_null(0))
+        column = rows.column(args.num_interests_field)
+        if not pa.types.is_integer(column.type) and not pa.types.is_floating(column.type):
+            raise DataError(
+                f"column {args.num_interests_field!r} has type {column.type}, not numbers"
+            )
+        counts = np.asarray(column.fill_null(0))
     right = id_lists(rows.column(args.gt_items_field))
     return row_hits(find, item_ids, users, right, search, num_interests=counts)
 

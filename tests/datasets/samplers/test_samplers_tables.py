@@ -117,6 +117,14 @@ def test_text_with_a_typed_header(graph, caplog):
     assert "draws repeat" in caplog.text
 
 
+def test_a_weight_field_of_typed_text_is_said_to_do_nothing(graph, caplog):
+    text = make_sampler(graph, text='weight_field: "cat"', with_log_q=True)
+    assert "weight_field has no effect" in caplog.text
+    plain = make_sampler(graph, with_log_q=True)
+    found, expected = (s.arrays["items.log_q"] for s in (text, plain))
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\x02"])
 def test_other_delimiters(tmp_path, delimiter):
     text = f"id:int64\tweight:double\tfoo:string\n7\t2\t7{delimiter}a:b\n8\t0\t8{delimiter}c\n"
@@ -181,6 +189,28 @@ def test_named_columns(tmp_path, form):
         7: {"item_id": 7, "tags": None, "price": None},
     }
     assert 400 < ids(rows).count(7) < 600
+
+
+@pytest.mark.parametrize(
+    ("values", "target"),
+    [
+        (pa.array([[1, 2]]), pa.string()),
+        (pa.array([[1, 2]]), pa.int64()),
+        (pa.array([[1, 2]]), pa.map_(pa.string(), pa.int64())),
+        (pa.array([1]), pa.list_(pa.int64())),
+        (pa.array([1]), pa.map_(pa.string(), pa.int64())),
+        (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), pa.string()),
+    ],
+)
+def test_attributes_of_another_shape(tmp_path, values, target):
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.table({"item_id": [5], "tags": values}), path)
+    fields = {"item_id": pa.int64(), "tags": target}
+    message = f"attribute 'tags' is .* in the table, the input column is {target}"
+    with pytest.raises(ConfigError, match=message.replace("<", ".").replace("(", ".")):
+        make_sampler(
+            tmp_path, text=f'input_path: "{path}"', attrs=["item_id", "tags"], fields=fields
+        )
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])

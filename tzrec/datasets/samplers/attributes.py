@@ -13,7 +13,7 @@ from pyarrow import types
 from tzrec.datasets.bad_rows import find_failures
 from tzrec.datasets.schema import cast_column
 from tzrec.errors import ConfigError, DataError
-from tzrec.fg.columns import is_list
+from tzrec.fg.columns import is_list, is_list_of_pairs
 
 MULTI_VALUE = "\x1d"
 _PAIR = ":"
@@ -115,7 +115,20 @@ def _as_type(column: pa.Array, target: pa.DataType, name: str) -> pa.Array:
     text = types.is_string(column.type) or types.is_large_string(column.type)
     if text and not types.is_string(target):
         return from_text(column, target, name)
+    if not types.is_null(column.type) and _shape(column.type) != _shape(target):
+        raise ConfigError(
+            f"attribute {name!r} is {column.type} in the table, the input column is {target}",
+            hint="numbers, lists and maps cannot become each other: give both the same type",
+        )
     return cast_column(column, target, name)
+
+
+def _shape(kind: pa.DataType) -> str:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _shape(kind.storage_type)
+    if types.is_map(kind) or is_list_of_pairs(kind):
+        return "map"
+    return "list" if is_list(kind) else "value"
 
 
 def from_text(texts: pa.Array, target: pa.DataType, name: str) -> pa.Array:

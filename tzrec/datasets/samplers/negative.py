@@ -18,7 +18,7 @@ from tzrec.datasets.samplers.edges import Adjacency, build_edges
 from tzrec.datasets.samplers.ids import ids_of
 from tzrec.datasets.samplers.items import ItemTable, build_items
 from tzrec.datasets.samplers.memory import SharedArrays
-from tzrec.datasets.samplers.tables import TableOptions, open_edges, open_nodes
+from tzrec.datasets.samplers.tables import TableOptions, TypedTable, open_edges, open_nodes
 from tzrec.errors import DataError, at
 
 logger = logging.getLogger("tzrec")
@@ -46,6 +46,8 @@ class NegativeSampler(BaseSampler):
             table = open_nodes(
                 path, self.item_id_field, self._table_options(), attributes=attributes.types
             )
+            if self.config.weight_field and isinstance(table, TypedTable):
+                logger.warning("weight_field has no effect: text with types has its own weights")
             build_items(arrays, table, attributes, string_ids=self.string_ids)
         self._build_edges(arrays)
         num_items = len(arrays["items.keys"])

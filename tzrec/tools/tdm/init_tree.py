@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tzrec.errors import DataError
 from tzrec.retrieval.tree_codes import leaf_codes
 from tzrec.tools.tdm import tree_tool
 
@@ -31,7 +32,8 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: a flag has a value that it cannot have.
-        DataError: the item table lacks a column, has an item twice, or an id is missing.
+        DataError: the item table lacks a column, has an item twice, an id is missing, or an item
+            has several categories.
     """
     tree_tool.check_arguments(args)
     more = [args.cate_id_field] if args.cate_id_field else []
@@ -39,7 +41,12 @@ def run(args: argparse.Namespace) -> None:
     columns = {"id": items.ids}
     keys = [("id", "ascending")]
     if args.cate_id_field:
-        columns["category"] = table[args.cate_id_field]
+        category = table[args.cate_id_field]
+        if pa.types.is_nested(category.type):
+            raise DataError(
+                f"category {args.cate_id_field!r} has type {category.type}, not one value an item"
+            )
+        columns["category"] = category
         keys.insert(0, ("category", "ascending"))
     order = pc.sort_indices(pa.table(columns), sort_keys=keys).to_numpy()
     codes = np.empty(len(order), np.int64)

@@ -47,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--is_profiling", action="store_true", help="write a profile")
     parser.add_argument("--debug_level", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--dataset_type", metavar="TYPE", help="ParquetDataset or CsvDataset")
+    parser.add_argument(
+        "--edit_config_json", metavar="JSON", help="changes to the export's config, as of predict"
+    )
     parser.add_argument("--writer_type", metavar="TYPE", help="ParquetWriter or CsvWriter")
 
 
@@ -91,7 +94,10 @@ class _Run:
         if RECALL_IDS in self._kept:
             raise ConfigError(f"{RECALL_IDS} would be written twice: do not reserve it")
         self._config = prediction_config(
-            retriever.predictor.config, args.batch_size, args.dataset_type, None
+            retriever.predictor.config,
+            args.batch_size,
+            args.dataset_type,
+            args.edit_config_json,
         )
         self._num_rows = self._num_asked = self._num_hits = 0
 
@@ -123,7 +129,6 @@ class _Run:
 
     def _loader(self) -> Any:
         from tzrec.constant import Mode
-        from tzrec.datasets.formats import create_reader
         from tzrec.options import from_environment
         from tzrec.retrieval.tree_retriever import reserved_of
         from tzrec.training import build
@@ -132,9 +137,8 @@ class _Run:
         more = [*retriever.mixed_columns]
         item = retriever.tree.item_id_field
         path = self._args.predict_input_path
-        reader_type = self._args.dataset_type or ""
         # The row's own item is no input of the search; where it is there, the recall is told.
-        if item in create_reader(path, reader_type=reader_type.replace("set", "")).schema.names:
+        if item in self._column_names(path):
             more.append(item)
         return build.build_loader(
             self._config,
@@ -144,6 +148,20 @@ class _Run:
             options=from_environment(),
             reserved_columns=reserved_of(self._kept, more),
         )
+
+    def _column_names(self, path: str) -> list[str]:
+        """Returns the columns of the input, read as the config says."""
+        from tzrec.datasets.dataset import get_dataset_class
+        from tzrec.datasets.formats import format_of
+        from tzrec.protos.data_pb2 import DatasetType
+
+        data_config = self._config.data_config
+        configured = DatasetType.Name(data_config.dataset_type)
+        name = format_of(path, configured.removesuffix("Dataset"))
+        dataset = get_dataset_class(f"{name}Dataset")
+        reader = dataset.reader_class(path, **dataset.reader_options(data_config))
+        names: list[str] = reader.schema.names
+        return names
 
     def _rows_of(self, batch: Any) -> dict[str, Any]:
         """Returns the columns to write for a batch."""

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from tzrec.datasets.formats import create_reader
-from tzrec.errors import ConfigError, DataError, Unsupported, did_you_mean
+from tzrec.errors import ConfigError, DataError, Unsupported
 from tzrec.options import from_environment
 from tzrec.retrieval.tree_build import Items, Tree, build_tree, check_branching
 from tzrec.retrieval.tree_codes import Ints
@@ -178,8 +178,3 @@ def _sampler_text(args: argparse.Namespace, tree: Tree, sizes: list[int]) -> str
     if not pa.types.is_integer(tree.nodes.ids.type):
         lines.append("  string_ids: true")
     return "\n".join([*lines, "}"])
-
-
-def missing_column(name: str, table: pa.Table) -> ConfigError:
-    """Returns the error for a flag that names a column that is not there."""
-    return ConfigError(f"there is no column {name!r}{did_you_mean(name, table.column_names)}")
