@@ -105,6 +105,7 @@ FUNCTIONS = {
 # What a subclass or a caller may pass by name.
 ARGUMENTS = {
     "tzrec.models.model.BaseModel": "model_config features labels sample_weights sampler_type",
+    "tzrec.models.match_model.MatchModel.sim": "user_emb item_emb hard_neg_indices",
     "tzrec.models.model.TrainWrapper": "module device mixed_precision",
     "tzrec.models.model.PredictWrapper": "module device mixed_precision output_cols",
     "tzrec.models.model.ScriptWrapper": "module",

@@ -217,6 +217,19 @@ def test_an_item_that_the_sampler_never_draws():
     assert torch.isfinite(model.loss(model.predict(batch), batch)["softmax_cross_entropy"])
 
 
+def test_a_positive_rarer_than_all_that_was_drawn_keeps_its_probability():
+    model = make("logq_correction: true", sampler="NegativeSampler")
+    rows = sampled_rows(B, N, hard=False)
+    batch = sampled_batch(model, rows, hard=False)
+    positive, shared = log_q(batch)
+    positive[:] = np.linspace(-9, -7, B) + shared.min()
+    batch.additional_infos["pos_log_q"] = torch.from_numpy(positive).float()
+    loss = model.loss(model.predict(batch), batch)["softmax_cross_entropy"].detach()
+    scores = plain_scores(model, rows, hard=False)
+    expected = corrected_loss(scores, positive + np.log(N), shared + np.log(N), False)
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_batch_without_probabilities_is_refused():
     model = make("logq_correction: true", sampler="NegativeSampler")
     batch = sampled_batch(model, sampled_rows(B, N, hard=False), hard=False)

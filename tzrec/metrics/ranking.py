@@ -12,8 +12,8 @@ from tzrec.metrics.base import BaseMetric
 class RankingMetric(BaseMetric):
     """Base of metrics of the ranks of positives among the candidates of their row.
 
-    Rank 1 is the best. A tie counts against the positive, and a score that is not a number stands
-    last: a model that gives all candidates one score has found nothing.
+    Rank 1 is the best. A tie counts against the positive, and so does a score that is not a number,
+    its own or another one: a model that gives all candidates one score has found nothing.
 
     Args:
         top_k: only ranks up to k count, 0 = all.

@@ -91,7 +91,7 @@ class DAT(MatchModel):
         """
         users, user_augment = self.user_tower.with_augment(batch)
         items, item_augment = self.item_tower.with_augment(batch)
-        predictions = {"similarity": self.sim(users, items, batch)}
+        predictions = {"similarity": self.sim_of_batch(users, items, batch)}
         if self.is_train:
             predictions |= {
                 "user_augment": user_augment,

@@ -69,4 +69,4 @@ class DSSM(MatchModel):
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Returns ``similarity``."""
         users, items = self.user_tower(batch), self.item_tower(batch)
-        return {"similarity": self.sim(users, items, batch)}
+        return {"similarity": self.sim_of_batch(users, items, batch)}

@@ -87,4 +87,4 @@ class DSSMV2(MatchModel):
         # Rows that users lack must not reach the batch statistics.
         of_users = groups | {name: groups[name][: self.num_rows(batch)]}
         users, items = self.user_tower(of_users), self.item_tower(groups)
-        return {"similarity": self.sim(users, items, batch)}
+        return {"similarity": self.sim_of_batch(users, items, batch)}

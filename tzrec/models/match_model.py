@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tzrec.batch import Batch
+from tzrec.batch import HARD_NEG_INDICES, Batch
 from tzrec.config.messages import which_field
 from tzrec.config.specs import MATCH_LOSS, metric_name
 from tzrec.errors import ConfigError, DataError, did_you_mean
@@ -152,17 +152,44 @@ class MatchModel(BaseModel):
         """Returns B, the number of rows before sampled ones were added."""
         return label_of(batch, self._label_name).size(0)
 
-    def sim(self, user_emb: Tensor, item_emb: Tensor, batch: Batch) -> Tensor:
-        """Returns the scores (B, C) of users against their candidates.
+    def sim_of_batch(self, user_emb: Tensor, item_emb: Tensor, batch: Batch) -> Tensor:
+        """Returns `sim` with what the batch tells of the items.
 
         Args:
             user_emb: (B, D); rows beyond B are passed over.
             item_emb: (B + N + H, D).
             batch: the batch.
         """
-        num_rows = self.num_rows(batch)
-        rows = self._item_rows(batch, num_rows, item_emb.size(0))
-        return self.scores(user_emb[:num_rows], item_emb, rows)
+        hard = batch.additional_infos.get(HARD_NEG_INDICES) if self._sampled else None
+        ids = None
+        if self._negatives.mask_accidental_hits:
+            ids = self._item_ids(batch)[: item_emb.size(0)]
+        return self.sim(user_emb[: self.num_rows(batch)], item_emb, hard, ids)
+
+    def sim(
+        self,
+        user_emb: Tensor,
+        item_emb: Tensor,
+        hard_neg_indices: Tensor | None = None,
+        item_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Returns the scores (B, C) of users against their candidates, see `match_scores`.
+
+        Args:
+            user_emb: (B, D).
+            item_emb: (B + N + H, D), without a sampler (B, D).
+            hard_neg_indices: (H, 2) row of the batch and running number within it.
+            item_ids: (B + N + H,) ids that tell items apart. With them, negatives that are the
+                row's positive are left out.
+        """
+        rows = ItemRows(
+            user_emb.size(0),
+            hard_rows=None if hard_neg_indices is None else hard_neg_indices[:, 0].long(),
+            hard_columns=None if hard_neg_indices is None else hard_neg_indices[:, 1].long(),
+            in_batch=self._in_batch,
+            ids=item_ids,
+        )
+        return self.scores(user_emb, item_emb, rows)
 
     def scores(self, users: Tensor, items: Tensor, rows: ItemRows) -> Tensor:
         """Returns the similarities of users (R, D) and items, divided by the temperature.
@@ -170,21 +197,6 @@ class MatchModel(BaseModel):
         In the layout of `match_scores`.
         """
         return match_scores(*self._as_products(users, items), rows)
-
-    def _item_rows(self, batch: Batch, num_rows: int, num_items: int) -> ItemRows:
-        """Returns what the rows of the item tower are; without a sampler there are B."""
-        infos = batch.additional_infos
-        hard = infos.get("hard_neg_indices") if self._sampled else None
-        ids = None
-        if self._negatives.mask_accidental_hits:
-            ids = self._item_ids(batch)[:num_items]
-        return ItemRows(
-            num_rows,
-            hard_rows=None if hard is None else hard[:, 0].long(),
-            hard_columns=None if hard is None else hard[:, 1].long(),
-            in_batch=self._in_batch,
-            ids=ids,
-        )
 
     def _as_products(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Returns vectors whose inner products are the scores."""
@@ -270,9 +282,10 @@ class MatchModel(BaseModel):
         if self._sampled:
             positive, shared = (_info(batch, name) for name in ("pos_log_q", "neg_log_q"))
             num_shared = shared.numel()
-            # The sampler never draws an item that its table lacks.
+            # An item that is never drawn counts as the rarest that was.
             lowest = shared.min() if num_shared else shared.new_zeros(())
-            positive = positive[:num_rows].clamp(min=lowest)
+            positive = positive[:num_rows]
+            positive = torch.where(positive.isneginf(), lowest, positive)
             parts.append(torch.cat([positive, shared]) + math.log(max(num_shared, 1)))
         if self.item_frequency is not None:
             ids = self._item_ids(batch)[: num_rows + num_shared]

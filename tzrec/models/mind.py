@@ -131,7 +131,7 @@ class MIND(MatchModel):
         items = self.item_tower(batch)
         num_rows = self.num_rows(batch)
         users = self._choose(interests[:num_rows], numbers[:num_rows], items[:num_rows])
-        return {"similarity": self.sim(users, items, batch)}
+        return {"similarity": self.sim_of_batch(users, items, batch)}
 
     def _choose(self, interests: Tensor, numbers: Tensor, positives: Tensor) -> Tensor:
         """Returns the users' vectors (B, D) for their items (B, D)."""

@@ -236,7 +236,7 @@ class SequenceTwoTower(MatchModel):
             return self._all_similarities(users, items, history, batch)
         rows = torch.arange(num_rows, device=states.device)
         users = self.user_tower.vectors(groups, states.index_select(0, history.last()), rows)
-        return {"similarity": self.sim(users, items, batch)}
+        return {"similarity": self.sim_of_batch(users, items, batch)}
 
     def _all_similarities(
         self, users: Tensor, items: Tensor, history: History, batch: Batch

@@ -118,7 +118,7 @@ def _as_type(column: pa.Array, target: pa.DataType, name: str) -> pa.Array:
     if not types.is_null(column.type) and _shape(column.type) != _shape(target):
         raise ConfigError(
             f"attribute {name!r} is {column.type} in the table, the input column is {target}",
-            hint="numbers, lists and maps cannot become each other: give both the same type",
+            hint="values, lists and maps cannot become each other: give both the same type",
         )
     return cast_column(column, target, name)
 
