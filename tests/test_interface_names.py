@@ -4,8 +4,8 @@ Sources: the interface's descriptions of models, modules, wrappers and the facto
 version brings is not in the list.
 """
 
-import importlib
 import inspect
+import pkgutil
 
 import pytest
 import torch
@@ -132,8 +132,7 @@ ARGUMENTS = {
 
 
 def _load(path):
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    return pkgutil.resolve_name(path)
 
 
 @pytest.mark.parametrize("path", CLASSES)
