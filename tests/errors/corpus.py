@@ -291,7 +291,7 @@ CORPUS = {
         config("attention without a query", "c.config:53: model_config.multi_tower_din.din_towers[0].input: din_encoder compares the sequence with a query, and the group has none", text=DIN, edits=(('["item", "click__item", "click__price"]', '["click__item"]'),)),
         config("encoder of an unknown group", "c.config:43: model_config.feature_groups[0].sequence_encoders[0].simple_attention.input: there is no sequence group 'hist'; did you mean 'history'?", text=DIN, edits=(('input: "history"', 'input: "hist"'),)),
         config("heads do not divide the width", "c.config:43: model_config.feature_groups[0].sequence_encoders[0].self_attention_encoder.multihead_attn_dim: 10 cannot be divided among 4 heads (num_heads)", text=DIN, edits=(('simple_attention { input: "history" }', "self_attention_encoder { multihead_attn_dim: 10 num_heads: 4 }"),)),
-        config("model of a later version", "c.config:70: model_config.dssm: model DSSM comes with a later version", edits=(("deepfm {\n    deep { hidden_units: [64, 32] }\n    final { hidden_units: [16] }\n  }", "dssm {}"),)),
+        config("model of a later version", "c.config:70: model_config.hstu_match: model HSTUMatch comes with a later version", edits=(("deepfm {\n    deep { hidden_units: [64, 32] }\n    final { hidden_units: [16] }\n  }", "hstu_match {}"),)),
         config("class that cannot be imported", "model_config.custom_model.class_path: cannot import 'no.such' for the class 'no.such.Model': no module 'no'", known="run", edits=(("deepfm {\n    deep { hidden_units: [64, 32] }\n    final { hidden_units: [16] }\n  }", 'custom_model { class_path: "no.such.Model" }'),)),
     ],
     "Feature generation": [
@@ -447,7 +447,7 @@ CORPUS = {
         run("a checkpoint name that there is not", "checkpoint bst does not exist; did you mean 'best'?", needs="run", run="export run/pipeline.config --export-dir export --checkpoint-path bst"),
         run("an asset file is missing", "asset_files: there is no file notes.txt", needs="run", run="export run/pipeline.config --export-dir export --asset-files notes.txt", code=6),
         run("export options that are not JSON", "--additional_export_config is not JSON: …", needs="run", run="export run/pipeline.config --export-dir export --additional-export-config {a}", code=2),
-        run("a model of a later version to export", "--item_input_path: match models come with a later version", needs="run", run="export run/pipeline.config --export-dir export --item-input-path x", code=2),
+        run("items for an export without an item tower", "--item_input_path is for models with an item tower", needs="run", run="export run/pipeline.config --export-dir export --item-input-path x", code=2),
     ],
     "Prediction": [
         run("input is missing", "no parquet files exist in 'none.parquet'", needs="export", run="predict export --input none.parquet --output out", code=3),

@@ -17,6 +17,7 @@ from models_contract import (
 from tzrec.config.model_facts import MODELS as FACTS
 from tzrec.errors import ConfigError, MissingDependencyError, Unsupported
 from tzrec.models.factory import create_model
+from tzrec.models.match_model import MatchModel
 from tzrec.models.model import BaseModel, PredictWrapper, ScriptWrapper, TrainWrapper
 from tzrec.models.rank_model import RankModel
 from tzrec.modules.utils import Kernel
@@ -34,7 +35,7 @@ def test_every_model_of_the_facts_is_found_by_name(name):
     cls = BaseModel.create_class(name)
     assert cls.__name__ == name
     assert cls.__module__ == FACTS[name].module
-    assert issubclass(cls, RankModel)
+    assert issubclass(cls, MatchModel if FACTS[name].is_match else RankModel)
     assert "::" in (cls.__doc__ or ""), "a model's docstring states its formula"
 
 
@@ -44,8 +45,8 @@ def test_unknown_names_are_answered_with_a_guess():
 
 
 def test_models_of_later_versions_and_missing_models():
-    with pytest.raises(Unsupported, match="model DSSM comes with a later version"):
-        make_model(DEEP + "dssm {}" + BCE)
+    with pytest.raises(Unsupported, match="model HSTUMatch comes with a later version"):
+        make_model(DEEP + "hstu_match {}" + BCE)
     with pytest.raises(ConfigError, match="model_config has no model"):
         make_model(DEEP + BCE)
 

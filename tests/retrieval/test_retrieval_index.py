@@ -13,7 +13,8 @@ from tzrec.errors import ConfigError, DataError, MissingDependencyError, Serving
 from tzrec.retrieval import faiss_index, index
 from tzrec.retrieval.exact import exact_top_k
 from tzrec.retrieval.ids import ItemIds, id_lists, plain_ids
-from tzrec.retrieval.index import Index, IndexOptions, build_index
+from tzrec.retrieval.index import Index, build_index
+from tzrec.retrieval.index_info import IndexOptions
 from tzrec.retrieval.row_lists import RowLists
 from tzrec.retrieval.vectors import read_vectors, to_vectors
 

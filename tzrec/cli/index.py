@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     start()
     from tzrec.deploy.artefact import found_parts
     from tzrec.retrieval.build import index_export, index_vectors
-    from tzrec.retrieval.index import IndexOptions
+    from tzrec.retrieval.index_info import IndexOptions
 
     options = IndexOptions(
         type=args.type,

@@ -44,6 +44,10 @@ class DSSMV2Tower(MatchTowerWoEG):
 class DSSMV2(MatchModel):
     """`DSSM` whose towers look up one set of tables.
 
+    ::
+
+        u = Linear(MLP_u(user group)),  i = Linear(MLP_i(item group))
+
     Features of users and of items with one ``embedding_name`` have one table, so that for example
     the items of a history are learnt together with the candidates. All features live on the rows
     of the batch: with a sampler, ``data_config.force_base_data_group: true`` fills the rows that

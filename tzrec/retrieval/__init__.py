@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tzrec.retrieval.evaluation import evaluate_candidates, evaluate_ranking
     from tzrec.retrieval.exact import exact_top_k
-    from tzrec.retrieval.index import Index, IndexOptions, build_index
+    from tzrec.retrieval.index import Index, build_index
+    from tzrec.retrieval.index_info import IndexOptions
     from tzrec.retrieval.retriever import Retrieved, Retriever
     from tzrec.retrieval.row_lists import RowLists
     from tzrec.retrieval.tree_retriever import TreeRetriever
 
 _HOMES = {
     "Index": "tzrec.retrieval.index",
-    "IndexOptions": "tzrec.retrieval.index",
+    "IndexOptions": "tzrec.retrieval.index_info",
     "Retrieved": "tzrec.retrieval.retriever",
     "Retriever": "tzrec.retrieval.retriever",
     "RowLists": "tzrec.retrieval.row_lists",

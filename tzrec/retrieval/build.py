@@ -13,7 +13,8 @@ import pyarrow as pa
 from tzrec.deploy.artefact import found_parts, read_manifest, verify_artefact
 from tzrec.deploy.parts import ITEM, USER
 from tzrec.errors import ConfigError, DataError
-from tzrec.retrieval.index import Index, IndexOptions, build_index, refuse_existing
+from tzrec.retrieval.index import Index, build_index, refuse_existing
+from tzrec.retrieval.index_info import IndexOptions
 from tzrec.retrieval.towers import chosen_id_field, exported_tower, metric_of, part_directory
 from tzrec.retrieval.vectors import USER_VECTORS, VectorTable, check_column, read_vectors
 
