@@ -82,3 +82,24 @@ def interface_command(
         body(args)
 
     return run_command(command)
+
+
+def tool_command(
+    module: str,
+    description: str | None,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    body: Callable[[argparse.Namespace], None],
+    argv: list[str] | None,
+) -> int:
+    """Runs a tool of the interface (``python -m tzrec.tools.hitrate``).
+
+    Args:
+        module: its name.
+        description: what its help says.
+        add_arguments: adds its flags.
+        body: what to do with the parsed flags.
+        argv: arguments; None takes those of the process.
+    """
+    parser = Parser(prog=f"python -m {module}", description=description, spellings=False)
+    add_arguments(parser)
+    return interface_command(parser, body, argv)

@@ -195,14 +195,9 @@ def main(argv: list[str] | None = None) -> int:
         The exit code.
     """
     # The layer of commands stands above the tools.
-    from tzrec.cli.job import interface_command
-    from tzrec.cli.parser import Parser
+    from tzrec.cli.job import tool_command
 
-    parser = Parser(
-        prog="python -m tzrec.tools.tdm.retrieval", description=__doc__, spellings=False
-    )
-    add_arguments(parser)
-    return interface_command(parser, run, argv)
+    return tool_command("tzrec.tools.tdm.retrieval", __doc__, add_arguments, run, argv)
 
 
 if __name__ == "__main__":
