@@ -1,0 +1,1 @@
+"""A model behind HTTP: raw columns in, named scores out."""
