@@ -18,11 +18,14 @@ setup: ## Make .venv with everything that is needed (quick when it is up to date
 demo: setup ## Make data, train, evaluate, export and predict (about a minute)
 	@$(BIN)/tzrec demo
 
+# One process a core, one thread each: a file of tests stays in one process, for its fixtures.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+
 test: setup ## Run the tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: setup ## Run the tests that take minutes too
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 check: setup ## Check style, types and layers
 	$(BIN)/ruff check .
