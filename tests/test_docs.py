@@ -3,9 +3,14 @@
 import dataclasses
 import os
 import re
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -29,7 +34,8 @@ class Block:
     Attributes:
         code: what a reader would paste.
         line: where it starts.
-        note: the comment above it: ``not run …`` or ``fails with N``.
+        note: the comment above it: ``not run …``, ``fails with N``, or ``in another terminal``:
+            a server that runs until the page ends.
     """
 
     code: str
@@ -39,6 +45,10 @@ class Block:
     @property
     def is_run(self):
         return not self.note.startswith("not run")
+
+    @property
+    def is_server(self):
+        return self.note == "in another terminal"
 
     @property
     def exit_code(self):
@@ -85,37 +95,92 @@ def server(tmp_path_factory):
         process.wait()
 
 
-@pytest.fixture
-def shell(tmp_path, server):
-    """Runs a block in an empty directory, with `tzrec` and `python` of this environment."""
-    tools, work = tmp_path / "bin", tmp_path / "work"
-    tools.mkdir()
-    work.mkdir()
-    client = Path(__file__).with_name("command_server.py")
-    for tool, start in {"python": "", "tzrec": f'-S "{client}" "{server}"'}.items():
-        script = tools / tool
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {start} "$@"\n')
-        script.chmod(0o755)
+class Shell:
+    """Runs blocks in a directory, with `tzrec` and `python` of this environment.
 
-    def run(code):
-        script = f'set -e\nexport PATH="{tools}:$PATH" PYTHONPATH="{ROOT}"\n{code}'
+    The port of servers, 8000 in the pages, is a free one.
+    """
+
+    def __init__(self, root, commands):
+        self._tools, self._work = root / "bin", root / "work"
+        self._tools.mkdir()
+        self._work.mkdir()
+        self._servers = []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        client = Path(__file__).with_name("command_server.py")
+        fork = f'exec "{sys.executable}" -S "{client}" "{commands}" "$@"'
+        # A server is a process of its own: forks are waited for.
+        real = f'[ "$1" != serve ] || exec "{sys.executable}" -m tzrec.cli "$@"'
+        scripts = {"python": f'exec "{sys.executable}" "$@"', "tzrec": f"{real}\n{fork}"}
+        for tool, text in scripts.items():
+            script = self._tools / tool
+            script.write_text(f"#!/bin/sh\n{text}\n")
+            script.chmod(0o755)
+
+    def run(self, code):
         return subprocess.run(
-            ["bash", "-c", script], cwd=work, capture_output=True, text=True, check=False
+            self._command(code), cwd=self._work, capture_output=True, text=True, check=False
         )
 
-    return run
+    def start(self, code):
+        """Starts a server and waits until it is ready."""
+        log = (self._work.parent / "server.log").open("w+")
+        process = subprocess.Popen(
+            self._command(code), cwd=self._work, stdout=log, stderr=log, start_new_session=True
+        )
+        self._servers.append(process)
+        deadline = time.monotonic() + 120
+        while not self._is_ready():
+            log.seek(0)
+            assert process.poll() is None, log.read()
+            assert time.monotonic() < deadline, log.read()
+            time.sleep(0.1)
+
+    def stop(self):
+        """Ends the servers."""
+        while self._servers:
+            process = self._servers.pop()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
+
+    def _command(self, code):
+        code = re.sub(r"\b8000\b", str(self._port), code)
+        script = f'set -e\nexport PATH="{self._tools}:$PATH" PYTHONPATH="{ROOT}"\n{code}'
+        return ["bash", "-c", script]
+
+    def _is_ready(self):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/ready", timeout=10):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+@pytest.fixture
+def shell(tmp_path, server):
+    made = Shell(tmp_path, server)
+    yield made
+    made.stop()
 
 
 def run_page(page, shell):
-    for block in blocks(page):
-        if not block.is_run:
+    run = [block for block in blocks(page) if block.is_run]
+    if any("curl " in block.code for block in run) and shutil.which("curl") is None:
+        pytest.skip("curl is not there")
+    for block in run:
+        if block.is_server:
+            shell.start(block.code)
             continue
         started = time.monotonic()
-        result = shell(block.code)
+        result = shell.run(block.code)
         where = f"{name(page)}:{block.line} ({time.monotonic() - started:.0f} s)"
         print(f"--- {where}\n{result.stdout}{result.stderr}")
         assert result.returncode == block.exit_code, where
         assert "Traceback" not in result.stderr, where
+    shell.stop()
 
 
 def test_readme_runs(shell):
@@ -126,8 +191,10 @@ def test_own_data_runs(shell):
     run_page(ROOT / "docs" / "own_data.md", shell)
 
 
-def test_tutorial_runs(shell):
+def test_tutorial_and_serving_run(shell):
     run_page(ROOT / "docs" / "tutorial.md", shell)
+    # Goes on with the models of the tutorial.
+    run_page(ROOT / "docs" / "serving.md", shell)
 
 
 def test_matching_runs(shell):
@@ -135,7 +202,8 @@ def test_matching_runs(shell):
 
 
 def test_other_pages_have_no_commands_that_nobody_runs():
-    run = {"README.md", "docs/own_data.md", "docs/tutorial.md", "docs/matching.md"}
+    run = {"README.md"}
+    run |= {f"docs/{stem}.md" for stem in ("own_data", "tutorial", "serving", "matching")}
     for page in PAGES:
         if name(page) not in run:
             assert not [block for block in blocks(page) if block.is_run], name(page)

@@ -26,6 +26,8 @@ __all__ = [
     "KeyedJaggedTensor",
     "KeyedTensor",
     "RecordBatchTensor",
+    "UserRows",
+    "user_rows_of",
 ]
 
 # Keys of `Batch.additional_infos`.
@@ -48,6 +50,27 @@ class RecordBatchTensor:
 
 
 @dataclasses.dataclass
+class UserRows:
+    """Whose rows those of a tiled batch are.
+
+    Attributes:
+        features: names of the features of the user.
+        owners: (B,) number of the user of each row.
+        counts: (U,) rows of each user.
+    """
+
+    features: frozenset[str]
+    owners: Tensor
+    counts: Tensor
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> UserRows:
+        """Returns it on ``device``."""
+        owners = self.owners.to(device=device, non_blocking=non_blocking)
+        counts = self.counts.to(device=device, non_blocking=non_blocking)
+        return UserRows(self.features, owners, counts)
+
+
+@dataclasses.dataclass
 class Batch(Pipelineable):
     """Rows of one step, grouped by the rows dimension that a feature lives on (data group).
 
@@ -64,7 +87,10 @@ class Batch(Pipelineable):
         labels: label → (B,) tensor.
         jagged_labels: label → JaggedTensor, for list labels.
         reserves: columns kept for the output of a prediction.
-        tile_size: rows that user features are repeated for, -1 = no tiling.
+        tile_size: rows that a tiled model repeats users' features for, -1 = the model is not tiled.
+        user_rows: set where users' features are repeated after the lookup (input tiling, mode 3):
+            of their features the first U rows are the users', all others are empty. Dense
+            features that are no sequences are repeated already.
         sample_weights: weight column → (B,) tensor.
         additional_infos: what a sampler tells of its rows: ``hard_neg_indices`` (H, 2), row of the
             batch and running number in it; ``cand_pos_lengths`` (B,), candidates of each row;
@@ -90,6 +116,7 @@ class Batch(Pipelineable):
     checkpoint_info: dict[str, list[tuple[int, int]]] | None = None
     row_origin: tuple[Sequence[str], Any, Any] | None = None
     data_timestamp: float = -1.0
+    user_rows: UserRows | None = None
 
     def locate(self, row: int) -> str:
         """Returns ``{source}: row {number} (counted from 0)`` of a row, "" if it is unknown.
@@ -110,6 +137,8 @@ class Batch(Pipelineable):
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """Returns the batch on ``device``; Arrow columns stay where they are."""
         moved: Any = self._map(lambda v: v.to(device=device, non_blocking=non_blocking))
+        if self.user_rows is not None:
+            moved["user_rows"] = self.user_rows.to(device, non_blocking)
         return dataclasses.replace(self, **moved)
 
     def pin_memory(self) -> Batch:
@@ -178,3 +207,12 @@ def _sparse_to_dict(
         if weights is not None:
             flat[f"{key}.weights"] = weights
     return flat
+
+
+def user_rows_of(batch: Any) -> UserRows | None:
+    """Returns whose rows a batch has, if the features of users are to be repeated.
+
+    Args:
+        batch: a `Batch`; or what stands for one while a training pipeline traces, never tiled.
+    """
+    return batch.user_rows if isinstance(batch, Batch) else None

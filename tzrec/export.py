@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 
+from tzrec.cli.export import check_options
 from tzrec.cli.job import check_early, interface_command
 from tzrec.cli.parser import Parser
+from tzrec.deploy.options import INTERFACE_DEFAULTS
+from tzrec.options import from_environment
+
+logger = logging.getLogger("tzrec")
 
 
 def parser() -> Parser:
@@ -21,7 +27,14 @@ def parser() -> Parser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Exports."""
+    """Exports; pooled tables as INT8 where the environment does not say otherwise."""
+    check_options(defaults=INTERFACE_DEFAULTS)
+    if from_environment().export.quantisation is None:
+        logger.info(
+            "pooled embedding tables are quantised to %s, the default of python -m tzrec.export; "
+            "QUANT_EMB=0 keeps them as trained",
+            INTERFACE_DEFAULTS.quantisation,
+        )
     check_early(args.pipeline_config_path)
     from tzrec.main import export
 
@@ -32,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
         asset_files=args.asset_files,
         additional_export_config=args.additional_export_config,
         item_input_path=args.item_input_path,
+        defaults=INTERFACE_DEFAULTS,
     )
 
 

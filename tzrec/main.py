@@ -15,6 +15,7 @@ from typing import Any
 
 from tzrec.config import prepare
 from tzrec.constant import EVAL_RESULT_FILENAME
+from tzrec.deploy.assets import check_asset_files
 from tzrec.deploy.commands import (
     PredictRequest,
     predict_input,
@@ -23,7 +24,7 @@ from tzrec.deploy.commands import (
     split_names,
 )
 from tzrec.deploy.export import export_parts, refuse_existing
-from tzrec.deploy.options import ExportOptions
+from tzrec.deploy.options import Asked, refuse_later, resolve_options
 from tzrec.deploy.parts import refuse_towers, sample_parts
 from tzrec.deploy.predictor import Predictor
 from tzrec.errors import ConfigError
@@ -144,45 +145,55 @@ def export(
     additional_export_config: str | None = None,
     item_input_path: str | None = None,
     edits: Sequence[str] = (),
-) -> Path:
+    asked: Asked | None = None,
+    defaults: Asked | None = None,
+) -> Path | str:
     """Exports a checkpoint; nothing is published unless it predicts like the trained model.
 
     Args:
         pipeline_config_path: config file.
-        export_dir: new directory.
+        export_dir: new directory, local or with a scheme that fsspec knows (``s3://…``).
         checkpoint_path: ``latest``, ``best`` or a directory; default by ``export_config``.
         asset_files: comma list of files to copy along.
         additional_export_config: JSON object merged into ``model_acc.json``.
         item_input_path: table with rows of items, for the parity check of the item tower of a
             match model (default: the training data).
         edits: config edits as ``a.b.c=v``.
+        asked: target, quantisation, …; what it leaves open the environment decides.
+        defaults: what neither decides.
 
     Returns:
         The directory.
 
     Raises:
-        TzrecError: config or checkpoint are wrong, or the export differs from the model.
+        TzrecError: config, options or checkpoint are wrong, or the export differs from the model.
     """
-    refuse_existing(export_dir)
-    additional = _json_object(additional_export_config)
-    config = prepare(pipeline_config_path, edits=edits).config
-    export_options = ExportOptions(
-        mixed_precision=_export_precision(config),
-        asset_files=tuple(split_names(asset_files)),
-        additional_export_config=additional,
-    )
     options = from_environment()
+    refuse_later(options.no_effect)
+    refuse_existing(export_dir)
+    files = tuple(split_names(asset_files))
+    check_asset_files(files)
+    config = prepare(pipeline_config_path, edits=edits).config
+    export_options = resolve_options(
+        asked,
+        options.export,
+        defaults=defaults,
+        mixed_precision=_export_precision(config),
+        asset_files=files,
+        additional_export_config=_json_object(additional_export_config),
+    )
     with process_group(options):
         if options.rank != 0:
             logger.warning("export runs on rank 0 only")
-            return Path(export_dir)
+            return export_dir
+        logger.info("export: %s", export_options)
         checkpoint, _ = resolve(config.model_dir, checkpoint_path, config.export_config)
         features = _create_features(config.data_config, config.feature_configs)
         wrapper = restored_model(config, features, checkpoint)
         parts = sample_parts(
             wrapper.model, config, features, options, item_input_path=item_input_path
         )
-        path = export_parts(parts, export_dir, export_options)
+        path = export_parts(parts, export_dir, export_options, staging=options.cache_dir)
     logger.info("exported %s to %s", checkpoint, path)
     return path
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from tzrec.constant import PREDICT_QUEUE_TIMEOUT
 from tzrec.errors import ConfigError, did_you_mean
 
 _LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 _SEEDS = ("PYTHON_RANDOM_SEED", "TORCH_MANUAL_SEED", "NUMPY_MANUAL_SEED")
+
+_AUTOTUNE = "AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS"
 
 # Set before torch is imported, where the user has not chosen: idle OpenMP threads sleep instead
 # of spinning (the loader's threads want those cores), and torch and glog log errors only.
@@ -23,18 +26,63 @@ _PROCESS_DEFAULTS = {
 
 # Switches of the interface whose parts come with later versions, and the values that mean "off".
 _LATER = {
-    "INPUT_TILE": ("", "0", "1"),
     "INPUT_TILE_3_ONLINE": ("", "0"),
     "USE_RTP": ("", "0"),
-    "QUANT_EMB": ("", "0", "FP32"),
-    "QUANT_EC_EMB": ("", "0", "FP32"),
     "DIST_QUANT": ("",),
     "USE_DISTRIBUTED_EMBEDDING": ("", "0"),
     "ENABLE_TRT": ("", "0"),
-    "ENABLE_AOT": ("", "0"),
-    "UNIFIED_AOT": ("", "0"),
     "ONLINE_DENSE_EXPORT": ("", "0"),
 }
+
+# What QUANT_EMB and QUANT_EC_EMB may say; FP32 is how tables are without quantisation.
+_TABLE_TYPES = {
+    "0": "FP32",
+    "1": "INT8",
+    "FP32": "FP32",
+    "FP16": "FP16",
+    "INT8": "INT8",
+    "INT4": "INT4",
+    "INT2": "INT2",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportVariables:
+    """What the environment says about an export; None where it says nothing.
+
+    Attributes:
+        target: ``torchscript``, ``aoti`` (``ENABLE_AOT=1``) or ``aoti_unified``
+            (``ENABLE_AOT=2``, ``UNIFIED_AOT=1``).
+        quantisation: type of pooled tables (``QUANT_EMB``).
+        sequence_quantisation: type of sequence tables (``QUANT_EC_EMB``).
+        input_tile: 0, 2 or 3 (``INPUT_TILE``; its 1 is 0).
+        max_batch_size: most rows of a batch (``MAX_EXPORT_BATCH_SIZE``).
+        autotune: time kernels on the sample batch (``AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS``).
+        verbatim: attribute → (variable, its text).
+    """
+
+    target: str | None = None
+    quantisation: str | None = None
+    sequence_quantisation: str | None = None
+    input_tile: int | None = None
+    max_batch_size: int | None = None
+    autotune: bool | None = None
+    verbatim: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class KafkaLookup:
+    """How Kafka offsets are looked up by time (``TZREC_KAFKA_OFFSETS_FOR_TIMES_*``).
+
+    Attributes:
+        batch_size: partitions per request (``_BATCH_SIZE``).
+        timeout: seconds of a request (``_TIMEOUT``).
+        retries: how often a failed one is repeated (``_RETRIES``).
+    """
+
+    batch_size: int = 32
+    timeout: float = 30.0
+    retries: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +103,9 @@ class Options:
         world_size: number of processes.
         local_world_size: number of processes of this machine.
         launched: True under torchrun (a rendezvous address is known).
+        cache_dir: where remote models are staged (``LOCAL_CACHE_DIR``), None = the system's
+            directory for temporary files.
+        export: what it says about exports.
         no_effect: documented variables that are set and ask for a part that this version does
             not have, as ``NAME=value``.
     """
@@ -71,6 +122,8 @@ class Options:
     world_size: int = 1
     local_world_size: int = 1
     launched: bool = False
+    cache_dir: str | None = None
+    export: ExportVariables = ExportVariables()
     no_effect: tuple[str, ...] = ()
 
 
@@ -97,6 +150,8 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Options:
         world_size=_integer(env, "WORLD_SIZE", 1, 1),
         local_world_size=_integer(env, "LOCAL_WORLD_SIZE", 1, 1),
         launched="MASTER_ADDR" in env and "RANK" in env,
+        cache_dir=env.get("LOCAL_CACHE_DIR", "").strip() or None,
+        export=_export_variables(env),
         no_effect=tuple(
             f"{name}={env[name]}" for name, off in _LATER.items() if env.get(name, "") not in off
         ),
@@ -125,6 +180,31 @@ def current_rank() -> int:
     return int(rank) if int(rank) < int(world) else 0
 
 
+def kafka_lookup(environ: Mapping[str, str] | None = None) -> KafkaLookup:
+    """Returns how Kafka offsets are looked up by time.
+
+    Args:
+        environ: variables; None reads those of the process.
+
+    Raises:
+        ConfigError: a variable has a value that it cannot have.
+    """
+    env = os.environ if environ is None else environ  # noqa: TID251
+    prefix, default = "TZREC_KAFKA_OFFSETS_FOR_TIMES_", KafkaLookup()
+    text = env.get(f"{prefix}TIMEOUT", "").strip()
+    try:
+        timeout = float(text or default.timeout)
+    except ValueError:
+        timeout = 0.0
+    if not 0 < timeout < float("inf"):
+        raise ConfigError(f"environment variable {prefix}TIMEOUT is {text!r}, must be seconds")
+    return KafkaLookup(
+        batch_size=_integer(env, f"{prefix}BATCH_SIZE", default.batch_size, 1),
+        timeout=timeout,
+        retries=_integer(env, f"{prefix}RETRIES", default.retries, 0),
+    )
+
+
 def prepare_process() -> None:
     """Sets what libraries read when they are loaded, where the user has not set it.
 
@@ -132,6 +212,87 @@ def prepare_process() -> None:
     """
     for name, value in _PROCESS_DEFAULTS.items():
         os.environ.setdefault(name, value)  # noqa: TID251
+
+
+def _export_variables(env: Mapping[str, str]) -> ExportVariables:
+    target_name, target = _target(env)
+    found: dict[str, tuple[str, Any]] = {
+        "target": (target_name, target),
+        "quantisation": ("QUANT_EMB", _table_type(env, "QUANT_EMB")),
+        "sequence_quantisation": ("QUANT_EC_EMB", _table_type(env, "QUANT_EC_EMB")),
+        "input_tile": ("INPUT_TILE", _input_tile(env)),
+        "max_batch_size": (
+            "MAX_EXPORT_BATCH_SIZE",
+            _integer(env, "MAX_EXPORT_BATCH_SIZE", 0, 1) or None,
+        ),
+        "autotune": (_AUTOTUNE, _switch(env, _AUTOTUNE)),
+    }
+    said = {key: (name, value) for key, (name, value) in found.items() if value is not None}
+    verbatim = {key: (name, env[name].strip()) for key, (name, _) in said.items()}
+    return ExportVariables(**{key: value for key, (_, value) in said.items()}, verbatim=verbatim)
+
+
+def _target(env: Mapping[str, str]) -> tuple[str, str | None]:
+    unified = _switch(env, "UNIFIED_AOT")
+    text = env.get("ENABLE_AOT", "").strip()
+    if text not in ("", "0", "1", "2"):
+        raise ConfigError(f"environment variable ENABLE_AOT is {text!r}, must be 0, 1 or 2")
+    if unified:
+        if text == "0":
+            raise ConfigError("environment variables disagree: UNIFIED_AOT=1 and ENABLE_AOT=0")
+        return "UNIFIED_AOT", "aoti_unified"
+    return "ENABLE_AOT", {"0": "torchscript", "1": "aoti", "2": "aoti_unified"}.get(text)
+
+
+def _table_type(env: Mapping[str, str], name: str) -> str | None:
+    text = env.get(name, "").strip().upper()
+    if not text:
+        return None
+    if text not in _TABLE_TYPES:
+        raise ConfigError(
+            f"environment variable {name} is {env[name]!r}, must be one of "
+            f"{', '.join(_TABLE_TYPES)}{did_you_mean(text, _TABLE_TYPES)}"
+        )
+    return _TABLE_TYPES[text]
+
+
+def _input_tile(env: Mapping[str, str]) -> int | None:
+    text = env.get("INPUT_TILE", "").strip()
+    modes = {"": None, "0": 0, "1": 0, "2": 2, "3": 3}
+    if text not in modes:
+        raise ConfigError(f"environment variable INPUT_TILE is {text!r}, must be 0, 1, 2 or 3")
+    return modes[text]
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool | None:
+    return _flag(env, name) if env.get(name, "").strip() else None
+
+
+def set_thread_counts(given: int | None, default: int) -> int:
+    """Sets how many threads one operation of torch takes; before torch is imported.
+
+    Args:
+        given: by a flag; None leaves it to ``OMP_NUM_THREADS``.
+        default: where neither says it.
+
+    Returns:
+        The number.
+
+    Raises:
+        ConfigError: ``OMP_NUM_THREADS`` is no number.
+    """
+    count = given or _integer(os.environ, "OMP_NUM_THREADS", default, 1)  # noqa: TID251
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(count)  # noqa: TID251
+    return count
+
+
+def set_metrics_directory(path: str) -> None:
+    """Names the directory in which processes of one server share their metrics.
+
+    prometheus-client reads it when it is imported, in this process and in those it starts.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = path  # noqa: TID251
 
 
 def _integer(env: Mapping[str, str], name: str, default: int, least: int) -> int:

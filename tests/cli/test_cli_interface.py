@@ -15,6 +15,7 @@ import tzrec.export
 import tzrec.predict
 import tzrec.train_eval
 from tzrec.cli import main
+from tzrec.deploy.options import Asked
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "config"))
 from config_samples import DEEPFM, write
@@ -170,7 +171,47 @@ def test_export(config, calls):
     assert tzrec.export.main(["--pipeline_config_path", config, *flags]) == 0
     assert main(["export", config, *flags]) == 0
     expected = {"checkpoint_path": "ck", "asset_files": "a,b", "additional_export_config": "{}"}
-    assert calls == [("export", (config, "x"), expected)] * 2
+    # Only the module of the interface quantises when nobody asks for it.
+    assert calls == [
+        ("export", (config, "x"), {**expected, "defaults": Asked(quantisation="INT8")}),
+        ("export", (config, "x"), {**expected, "asked": Asked()}),
+    ]
+
+
+def test_export_options(config, calls):
+    flags = ["--target", "aoti", "--quantize", "FP16", "--quantize-sequence", "INT4",
+             "--input-tile", "3", "--max-batch-size", "99", "--autotune",
+             "--tolerance", "1e-4"]  # fmt: skip
+    assert main(["export", config, "--export-dir", "x", *flags]) == 0
+    asked = Asked("aoti", "FP16", "INT4", 3, max_batch_size=99, autotune=True, tolerance=1e-4)
+    assert calls == [("export", (config, "x"), {"asked": asked})]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--quantize", "INT9"], "quantisation 'INT9' is not one of"),
+        (["--quantize-sequence", "8"], "sequence_quantisation '8' is not one of"),
+        (["--tolerance", "-1"], "export tolerance -1.0 is not a number of at least 0"),
+        (["--autotune"], "autotune is for compiled exports"),
+        (["--target", "onnx"], "invalid choice: 'onnx'"),
+        (["--input-tile", "1"], "invalid choice: 1"),
+    ],
+)
+def test_wrong_export_options(config, calls, capsys, flags, message):
+    assert main(["export", config, "--export-dir", "x", *flags]) != 0
+    assert message in capsys.readouterr().err
+    assert calls == []
+
+
+def test_exports_that_there_are_not(config, calls, capsys, monkeypatch):
+    """Training warns about such a variable; an export that ignores it would be another one."""
+    monkeypatch.setenv("ENABLE_TRT", "1")
+    assert tzrec.export.main(["--pipeline_config_path", config, "--export_dir", "x"]) != 0
+    assert main(["export", config, "--export-dir", "x"]) != 0
+    error = capsys.readouterr().err
+    assert error.count("ENABLE_TRT=1 in the environment: that kind of export comes with a") == 2
+    assert calls == []
 
 
 def test_predict_with_an_export(config, calls):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tzrec.errors import ConfigError
-from tzrec.options import Options, from_environment
+from tzrec.options import ExportVariables, Options, from_environment
 
 
 def test_an_empty_environment_is_one_process():
@@ -29,8 +29,10 @@ def test_every_variable_changes_something():
         "WORLD_SIZE": "4",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "localhost",
+        "LOCAL_CACHE_DIR": "/data/cache",
         "INPUT_TILE": "3",
-        "QUANT_EMB": "INT8",
+        "QUANT_EMB": "1",
+        "ENABLE_TRT": "1",
     }
     assert from_environment(environment) == Options(
         log_level="WARNING",
@@ -44,7 +46,13 @@ def test_every_variable_changes_something():
         world_size=4,
         local_world_size=2,
         launched=True,
-        no_effect=("INPUT_TILE=3", "QUANT_EMB=INT8"),
+        cache_dir="/data/cache",
+        export=ExportVariables(
+            quantisation="INT8",
+            input_tile=3,
+            verbatim={"quantisation": ("QUANT_EMB", "1"), "input_tile": ("INPUT_TILE", "3")},
+        ),
+        no_effect=("ENABLE_TRT=1",),
     )
 
 
@@ -63,6 +71,13 @@ def test_seed_aliases(name):
         ({"LOG_LEVEL": "DEBUGG"}, "did you mean 'DEBUG'?"),
         ({"USE_DETERMINISTIC_ALGORITHMS": "yes"}, "must be 0 or 1"),
         ({"TORCH_MANUAL_SEED": "1", "PYTHON_RANDOM_SEED": "2"}, "disagree on the seed"),
+        ({"QUANT_EMB": "INT9"}, "QUANT_EMB is 'INT9', must be one of 0, 1, FP32"),
+        ({"QUANT_EC_EMB": "FP61"}, "did you mean 'FP16'?"),
+        ({"INPUT_TILE": "4"}, "INPUT_TILE is '4', must be 0, 1, 2 or 3"),
+        ({"ENABLE_AOT": "3"}, "ENABLE_AOT is '3', must be 0, 1 or 2"),
+        ({"ENABLE_AOT": "0", "UNIFIED_AOT": "1"}, "disagree: UNIFIED_AOT=1 and ENABLE_AOT=0"),
+        ({"MAX_EXPORT_BATCH_SIZE": "0"}, "MAX_EXPORT_BATCH_SIZE is 0, must be at least 1"),
+        ({"AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS": "yes"}, "must be 0 or 1"),
     ],
 )
 def test_wrong_values(environment, words):
@@ -70,8 +85,50 @@ def test_wrong_values(environment, words):
         from_environment(environment)
 
 
-def test_quantisation_switched_off_is_not_mentioned():
-    assert from_environment({"QUANT_EMB": "0", "INPUT_TILE": ""}).no_effect == ()
+@pytest.mark.parametrize(
+    ("environment", "attribute", "value"),
+    [
+        ({}, "quantisation", None),
+        ({"QUANT_EMB": "0"}, "quantisation", "FP32"),
+        ({"QUANT_EMB": "fp16"}, "quantisation", "FP16"),
+        ({"QUANT_EMB": "INT4"}, "sequence_quantisation", None),
+        ({"QUANT_EC_EMB": "INT4", "QUANT_EMB": "0"}, "sequence_quantisation", "INT4"),
+        ({"QUANT_EC_EMB": "1"}, "sequence_quantisation", "INT8"),
+        ({"INPUT_TILE": "1"}, "input_tile", 0),
+        ({"INPUT_TILE": "2"}, "input_tile", 2),
+        ({"ENABLE_AOT": "0"}, "target", "torchscript"),
+        ({"ENABLE_AOT": "1"}, "target", "aoti"),
+        ({"ENABLE_AOT": "2"}, "target", "aoti_unified"),
+        ({"UNIFIED_AOT": "1"}, "target", "aoti_unified"),
+        ({"UNIFIED_AOT": "1", "ENABLE_AOT": "1"}, "target", "aoti_unified"),
+        ({"UNIFIED_AOT": "0"}, "target", None),
+        ({"UNIFIED_AOT": "0", "ENABLE_AOT": "1"}, "target", "aoti"),
+        ({"MAX_EXPORT_BATCH_SIZE": "64"}, "max_batch_size", 64),
+        ({"AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS": "1"}, "autotune", True),
+        ({"AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS": "0"}, "autotune", False),
+    ],
+)
+def test_export_variables(environment, attribute, value):
+    options = from_environment(environment)
+    assert getattr(options.export, attribute) == value
+    assert options.no_effect == ()
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "INPUT_TILE_3_ONLINE=1",
+        "USE_RTP=1",
+        "DIST_QUANT=INT8",
+        "USE_DISTRIBUTED_EMBEDDING=1",
+        "ENABLE_TRT=1",
+        "ONLINE_DENSE_EXPORT=1",
+    ],
+)
+def test_what_there_is_not(variable):
+    name, _, value = variable.partition("=")
+    assert from_environment({name: value}).no_effect == (variable,)
+    assert from_environment({name: ""}).no_effect == ()
 
 
 CODE = """

@@ -198,9 +198,15 @@ class TestFailures:
             yield from make_batches(at, 1)
             gate.wait(5)
 
-        with pytest.raises(ServingError, match=r"no batch within 0.2.*\n.*PREDICT_QUEUE_TIMEOUT"):
+        with pytest.raises(ServingError, match="no batch within 0.2") as error:
             predict_table(double, loader(), ParquetWriter(str(tmp_path)), timeout=0.2)
         gate.set()
+        text = str(error.value)
+        assert "PREDICT_QUEUE_TIMEOUT" in text
+        reader, forward = text.split("thread forward 0:\n")
+        assert "thread reader:\n" in reader
+        assert "gate.wait(5)" in reader
+        assert "gate.wait(5)" not in forward
 
     def test_stuck_model(self, tmp_path, monkeypatch):
         monkeypatch.setattr("tzrec.deploy.ordered._JOIN_SECONDS", 0.1)
@@ -212,9 +218,13 @@ class TestFailures:
             return double(batch)
 
         writer = ParquetWriter(str(tmp_path))
-        with pytest.raises(ServingError, match=r"did not score a batch within 0\.2"):
+        with pytest.raises(ServingError, match=r"did not score a batch within 0\.2") as error:
             predict_table(stuck, make_batches(9, 1), writer, threads=2, timeout=0.2)
         gate.set()
+        # One thread hangs in the model, which line of it is said; the other one waits for work.
+        stacks = str(error.value).split("thread forward ")[1:]
+        assert len(stacks) == 2
+        assert sum("in stuck\n    gate.wait(5)" in stack for stack in stacks) == 1
 
     def test_lost_rows(self, tmp_path):
         with pytest.raises(ServingError, match="'probs' has 3 rows for 4 input rows"):

@@ -10,11 +10,11 @@ from deploy_fakes import CPU, FEATURES, FakeModel, FakeWrapper, fake_data
 from torch import nn
 
 from tzrec.config import load_pipeline_config
-from tzrec.deploy import artefact, assets, export, golden, torchscript
+from tzrec.deploy import artefact, assets, golden, part_writer, torchscript
 from tzrec.deploy.artefact import read_manifest, verify_artefact
 from tzrec.deploy.export import export_artefact
 from tzrec.deploy.options import ExportOptions
-from tzrec.errors import ConfigError, ExportError, ServingError, Unsupported
+from tzrec.errors import ConfigError, ExportError, ServingError
 from tzrec.models.wrappers import autocast
 from tzrec.protos.data_pb2 import CsvDataset
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
@@ -40,7 +40,7 @@ def model():
 
 @pytest.fixture(autouse=True)
 def fake_wrapper(monkeypatch):
-    monkeypatch.setattr(export, "_script_wrapper", FakeWrapper)
+    monkeypatch.setattr(part_writer, "_script_wrapper", FakeWrapper)
 
 
 def run_export(model, path, **kwargs):
@@ -51,7 +51,7 @@ def run_export(model, path, **kwargs):
 @pytest.fixture(scope="module")
 def published(model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "_script_wrapper", FakeWrapper)
+        patch.setattr(part_writer, "_script_wrapper", FakeWrapper)
         return run_export(model, tmp_path_factory.mktemp("deploy") / "export")
 
 
@@ -123,7 +123,7 @@ def dressed(tmp_path_factory):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     golden = fake_data(8) | {"label": torch.ones(8)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "_script_wrapper", FakeWrapper)
+        patch.setattr(part_writer, "_script_wrapper", FakeWrapper)
         path = run_export(model, root / "new" / "parents" / "e", golden=golden, options=options)
     return path, model, before
 
@@ -239,7 +239,7 @@ def assert_nothing_left(tmp_path):
 
 class TestGate:
     def test_different_scores_are_refused(self, model, tmp_path, monkeypatch):
-        monkeypatch.setattr(export, "_script_wrapper", Broken)
+        monkeypatch.setattr(part_writer, "_script_wrapper", Broken)
         with pytest.raises(ExportError) as error:
             run_export(model, tmp_path / "e")
         text = str(error.value)
@@ -249,25 +249,25 @@ class TestGate:
         assert_nothing_left(tmp_path)
 
     def test_tolerance_is_a_knob(self, model, tmp_path, monkeypatch):
-        monkeypatch.setattr(export, "_script_wrapper", Broken)
+        monkeypatch.setattr(part_writer, "_script_wrapper", Broken)
         path = run_export(model, tmp_path / "e", options=ExportOptions(tolerance=1e-4))
         found = read_manifest(path).parity["cases"]["golden batch"]["probs"]
         assert found == pytest.approx(1e-5, rel=0.05)
 
     def test_frozen_number_of_rows_is_refused(self, model, tmp_path, monkeypatch):
-        monkeypatch.setattr(export, "_script_wrapper", FixedRows)
+        monkeypatch.setattr(part_writer, "_script_wrapper", FixedRows)
         with pytest.raises(ExportError, match="one row"):
             run_export(model, tmp_path / "e")
         assert_nothing_left(tmp_path)
 
     def test_untraceable_model(self, model, tmp_path, monkeypatch):
-        monkeypatch.setattr(export, "_script_wrapper", DataDependent)
+        monkeypatch.setattr(part_writer, "_script_wrapper", DataDependent)
         with pytest.raises(ExportError, match=r"(?s)FakeModel cannot be traced.*hint"):
             run_export(model, tmp_path / "e")
         assert_nothing_left(tmp_path)
 
     def test_unscriptable_model(self, model, tmp_path, monkeypatch):
-        monkeypatch.setattr(export, "_script_wrapper", NotScriptable)
+        monkeypatch.setattr(part_writer, "_script_wrapper", NotScriptable)
         with pytest.raises(ExportError, match="TorchScript cannot compile"):
             run_export(model, tmp_path / "e")
         assert_nothing_left(tmp_path)
@@ -312,10 +312,6 @@ class TestArguments:
             run_export(model, tmp_path / "e")
         assert list((tmp_path / "e").iterdir()) == []
 
-    def test_remote(self, model):
-        with pytest.raises(Unsupported, match="memory://"):
-            run_export(model, "memory://bucket/export")
-
     def test_golden_without_a_feature(self, model, tmp_path):
         data = fake_data(4)
         del data["x.values"]
@@ -329,9 +325,7 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("kwargs", "error"),
         [
-            ({"target": "aoti"}, Unsupported),
             ({"target": "torchscrpt"}, ConfigError),
-            ({"quantisation": "INT8"}, Unsupported),
             ({"quantisation": "INT9"}, ConfigError),
             ({"mixed_precision": "BF17"}, ConfigError),
             ({"tolerance": float("nan")}, ConfigError),

@@ -72,6 +72,19 @@ def test_reference_literals(length, murmur, farm):
 
 
 @both
+@quick
+@given(st.lists(st.tuples(tokens, bucket_counts), min_size=1, max_size=5), seeds, st.booleans())
+def test_parts_of_several_sizes(k, parts, seed, farm):
+    text = lay_out([token for part, _ in parts for token in part], seed)
+    bounds = np.cumsum([0, *(len(part) for part, _ in parts)])
+    sizes = np.array([buckets for _, buckets in parts], np.uint64)
+    found = k.bucket_parts(*text, bounds, sizes, farm)
+    assert found.dtype == np.int64
+    expected = [HASHES[farm](token) % buckets for part, buckets in parts for token in part]
+    assert found.tolist() == expected
+
+
+@both
 @pytest.mark.parametrize("farm", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_literals(k, farm, seed):

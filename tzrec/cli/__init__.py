@@ -26,6 +26,8 @@ COMMANDS: Mapping[str, str] = {
     "embed": "write the vectors of users or items, by a tower of a match model",
     "index": "make an index of item vectors, and a retriever of an exported match model",
     "retrieve": "find the best items for every user of a table",
+    "serve": "answer HTTP requests with a model: scores, retrieval, vectors",
+    "publish": "make an export the current version of a running server, or go back",
     "hitrate": "measure retrieved items: recall, NDCG, hit rate, MRR, coverage",
     "importance": "measure what each feature is worth to a trained model",
     "data": "make up rows that fit a config, convert data sets to input files",

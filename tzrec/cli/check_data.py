@@ -24,6 +24,7 @@ from tzrec.cli.check_columns import (
     generation_problems,
 )
 from tzrec.cli.check_sampler import sampler_problems
+from tzrec.config.kafka_uri import is_kafka
 from tzrec.config.pipeline import Pipeline
 from tzrec.config.problem import Problem, in_file_order, render
 from tzrec.config.validate.data import dataset_type_of, needed_columns, other_columns
@@ -96,6 +97,8 @@ class _Found:
 
 def _check_input(context: Context, name: str, effort: Effort) -> _Found:
     data_config = context.config.data_config
+    if is_kafka(getattr(context.config, name)):
+        return _Found("a stream, not looked at", [])
     try:
         files = find_files(getattr(context.config, name), data_config)
     except TzrecError as error:

@@ -180,8 +180,8 @@ def _only_with(args: argparse.Namespace, names: tuple[str, ...], what: str) -> N
 
 
 def _is_export(path: str) -> None:
-    if "://" not in path and not (Path(path) / "scripted_model.pt").is_file():
-        parts = [name for name in _PARTS if (Path(path) / name / "scripted_model.pt").is_file()]
+    if "://" not in path and not _holds_model(Path(path)):
+        parts = [name for name in _PARTS if _holds_model(Path(path) / name)]
         if parts:
             raise UsageError(
                 f"{path!r} is an export in parts: {', '.join(parts)}",
@@ -191,3 +191,8 @@ def _is_export(path: str) -> None:
             f"{path!r} holds no exported model (no scripted_model.pt)",
             hint="tzrec export CONFIG --export-dir DIR makes one",
         )
+
+
+def _holds_model(directory: Path) -> bool:
+    # A compiled export has no scripted_model.pt, one that is broken may have no manifest.
+    return any((directory / name).is_file() for name in ("manifest.json", "scripted_model.pt"))

@@ -57,7 +57,7 @@ class CostCutter:
             DataError: a row has no cost, and no (more) rows may be left out.
         """
         plan, config = self._plan, self._plan.config
-        costs, bad = _numbers(table.column(self._column))
+        costs, bad = cost_numbers(table.column(self._column))
         self._refuse(bad[window.order], origin)
         costs = costs[window.order]
         self._warn(costs, origin)
@@ -83,7 +83,7 @@ class CostCutter:
             order = plan.order.cut(first + window.edges[0], stop)
             self._others[rank] = RowStream(self._reader.only(self._column).read(order))
         table = self._others[rank].take(window.num_rows)
-        return self._edges(_numbers(table.column(0))[0][window.order])
+        return self._edges(cost_numbers(table.column(0))[0][window.order])
 
     def _edges(self, costs: NDArray[np.float64]) -> list[int]:
         return cut_by_cost(costs, self._plan.config.cost_limit, self._plan.config.batch_size)
@@ -163,7 +163,7 @@ def _with_batches(edges: list[int], wanted: int) -> list[int]:
     return edges
 
 
-def _numbers(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def cost_numbers(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Returns the costs, 0 where there is none, and where there is none."""
     costs = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     bad = ~(np.isfinite(costs) & (costs >= 0))

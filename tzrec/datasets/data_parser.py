@@ -12,16 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tzrec.batch import (
-    BASE_DATA_GROUP,
-    SAMPLER_INFOS,
-    Batch,
-    JaggedTensor,
-    KeyedJaggedTensor,
-    KeyedTensor,
-)
+from tzrec.batch import BASE_DATA_GROUP, SAMPLER_INFOS, Batch, JaggedTensor
+from tzrec.datasets.batch_features import add_features
 from tzrec.datasets.feature_counts import FEATURE_COUNTS, counts_tensor
 from tzrec.datasets.labels import parse_label, parse_sample_weight
+from tzrec.datasets.tiling import (
+    AFTER_LOOKUP,
+    BATCH_SIZE,
+    Tiling,
+    check_input_tile,
+    first_part,
+    has_key_lengths,
+    own_users,
+    parts_of,
+    user_features,
+)
 from tzrec.errors import ConfigError, DataError, did_you_mean
 from tzrec.features.generation import GeneratedFeatures
 from tzrec.fg.kernels import warm_up
@@ -47,9 +52,14 @@ class DataParser:
             with empty rows and zeros.
         sampler_type: name of the sampler whose rows are among those of a batch, and which tells
             of them in `Batch.additional_infos`.
+        input_tile: of the model that is fed: 0, or how it repeats the features of users, see
+            `tzrec.datasets.tiling`.
+
+    Attributes:
+        user_features: names of the features of the user; none if the model is not tiled.
 
     Raises:
-        ConfigError: two features have the same name.
+        ConfigError: two features have the same name, or there is no such ``input_tile``.
     """
 
     def __init__(
@@ -61,6 +71,7 @@ class DataParser:
         fg_threads: int = 1,
         force_base_data_group: bool = False,
         sampler_type: str | None = None,
+        input_tile: int = 0,
     ) -> None:
         names = [feature.name for feature in features]
         if len(set(names)) != len(names):
@@ -74,6 +85,8 @@ class DataParser:
         self.fg_threads = fg_threads
         self.force_base_data_group = force_base_data_group
         self.sampler_type = sampler_type or ""
+        self.input_tile = check_input_tile(input_tile)
+        self.user_features = user_features(features) if input_tile else frozenset[str]()
 
     @property
     def feature_columns(self) -> list[str]:
@@ -106,20 +119,14 @@ class DataParser:
         Returns:
             Parse key → tensor: ``{feature}.values .lengths .weights .key_lengths``, label and
             weight names, additional infos; in training with feature generation also
-            `FEATURE_COUNTS`.
+            `FEATURE_COUNTS`. For a tiled model every row has a user of its own
+            (``batch_size`` 1).
 
         Raises:
             DataError: a column is missing, has the wrong type, or a value is out of range.
             FeatureError: a value that a feature cannot take.
         """
-        parsed: dict[str, Tensor] = {}
-        together = self.generated.parse(input_data, self.is_training)
-        counted: dict[str, Counts] = {}
-        for feature in self.features:
-            found = together.get(feature.name) or self._parse_feature(feature, input_data)
-            parsed |= _tensors(feature, found)
-            if found.counts is not None:
-                counted[feature.name] = found.counts
+        parsed, counted = self._parse_features(input_data)
         for label in self.labels:
             parsed |= parse_label(label, _column(input_data, label, "label"))
         for weight in self.sample_weights:
@@ -130,8 +137,48 @@ class DataParser:
         if self.force_base_data_group:
             self._pad_rows(parsed)
         if counted:
-            parsed[FEATURE_COUNTS] = counts_tensor(counted.values())
-        return parsed
+            parsed[FEATURE_COUNTS] = counts_tensor(counted)
+        return own_users(parsed) if self.input_tile else parsed
+
+    def parse_request(self, input_data: dict[str, pa.Array], num_rows: int) -> dict[str, Tensor]:
+        """Parses the columns of one user and its candidates; features alone, no labels.
+
+        Features of columns with one row are made once. For a tiled model those of the user stay
+        one row and ``batch_size`` is ``num_rows``; all others are repeated. If a feature of the
+        user differs between the candidates, all are, and every row has a user of its own.
+
+        Args:
+            input_data: column → array of ``num_rows`` rows, or of one row for all candidates.
+            num_rows: candidates, at least 1.
+
+        Returns:
+            Parse keys as those of `parse`.
+
+        Raises:
+            DataError: as `parse`; or a column has another number of rows.
+            FeatureError: a value that a feature cannot take.
+        """
+        parsed, _ = self._parse_features(input_data)
+        sizes = {f.name: parsed[f"{f.name}.{first_part(f)}"].size(0) for f in self.features}
+        of_user = self.user_features
+        if not all(sizes[name] == 1 for name in of_user):
+            of_user = frozenset()
+        for feature in self.features:
+            name = feature.name
+            if name in of_user or sizes[name] == num_rows:
+                continue
+            if sizes[name] != 1:
+                raise DataError(
+                    f"feature {name!r} has {sizes[name]} rows of columns "
+                    f"{', '.join(feature.inputs)}; there are {num_rows} candidates",
+                    hint="a column has one row, or one for each candidate",
+                )
+            for part in parts_of(feature):
+                one = parsed[f"{name}.{part}"]
+                parsed[f"{name}.{part}"] = one.repeat(num_rows, *[1] * (one.dim() - 1))
+        if not self.input_tile:
+            return parsed
+        return own_users(parsed) | ({BATCH_SIZE: torch.tensor(num_rows)} if of_user else {})
 
     def failing_columns(self, input_data: dict[str, pa.Array]) -> list[str]:
         """Returns the columns of the first feature, label or weight that cannot be parsed."""
@@ -153,6 +200,20 @@ class DataParser:
             except ValueError:
                 return [name]
         return []
+
+    def _parse_features(
+        self, input_data: dict[str, pa.Array]
+    ) -> tuple[dict[str, Tensor], list[Counts]]:
+        """Returns the parse keys of the features, and what was counted while making them."""
+        parsed: dict[str, Tensor] = {}
+        counted: list[Counts] = []
+        together = self.generated.parse(input_data, self.is_training)
+        for feature in self.features:
+            found = together.get(feature.name) or self._parse_feature(feature, input_data)
+            parsed |= _tensors(feature, found)
+            if found.counts is not None:
+                counted.append(found.counts)
+        return parsed, counted
 
     def _parse_feature(self, feature: BaseFeature, input_data: dict[str, pa.Array]) -> Parsed:
         for column in feature.inputs:
@@ -180,36 +241,24 @@ class DataParser:
 
     def to_batch(
         self,
-        parsed: dict[str, Tensor],
+        parsed: Mapping[str, Tensor],
         force_no_tile: bool = False,
     ) -> Batch:
         """Builds the batch of `parse`'s tensors; traceable, as exported models begin with it.
 
         Args:
-            parsed: parse key → tensor.
-            force_no_tile: build user features for all rows; so far they always are.
+            parsed: parse key → tensor; for a tiled model also ``batch_size``.
+            force_no_tile: features of users have as many rows as others: each row is a user.
         """
         batch = Batch()
-        for group, features in self._by_group().items():
-            dense = [f for f in features if not f.is_sparse and not f.is_sequence]
-            sparse = [f for f in features if f.is_sparse]
-            multi = [f for f in sparse if _has_key_lengths(f)]
-            if dense:
-                batch.dense_features[group] = _dense(dense, parsed)
-            if sparse:
-                batch.sparse_features[group] = _sparse(sparse, parsed)
-            if multi:
-                batch.sequence_mulval_lengths[group] = KeyedJaggedTensor(
-                    keys=[f.name for f in multi],
-                    values=torch.cat([parsed[f"{f.name}.key_lengths"] for f in multi]),
-                    lengths=torch.cat([parsed[f"{f.name}.lengths"] for f in multi]),
-                )
-        for feature in self.features:
-            if feature.is_sequence and not feature.is_sparse:
-                batch.sequence_dense_features[feature.name] = JaggedTensor(
-                    values=parsed[f"{feature.name}.values"],
-                    lengths=parsed[f"{feature.name}.lengths"],
-                )
+        users = [f for f in self.features if f.name in self.user_features]
+        tiled = None
+        if users and force_no_tile:
+            batch.tile_size = 1
+        elif users:
+            tiled = Tiling(parsed, users, self.input_tile)
+            batch.user_rows = tiled.rows if self.input_tile == AFTER_LOOKUP else None
+        add_features(batch, self._by_group(), parsed, tiled)
         for label in self.labels:
             if label in parsed:
                 batch.labels[label] = parsed[label]
@@ -239,7 +288,7 @@ def _tensors(feature: BaseFeature, found: Parsed) -> dict[str, Tensor]:
         tensors[f"{name}.lengths"] = to_tensor(found.lengths)
     if found.weights is not None:
         tensors[f"{name}.weights"] = to_tensor(found.weights)
-    if _has_key_lengths(feature):
+    if has_key_lengths(feature):
         key_lengths = found.key_lengths
         if key_lengths is None:
             key_lengths = np.ones(len(found.values), dtype=np.int32)
@@ -252,49 +301,6 @@ def _tensors(feature: BaseFeature, found: Parsed) -> dict[str, Tensor]:
             hint="set value_dim: 0 for steps with any number of ids",
         )
     return tensors
-
-
-def _dense(features: list[BaseFeature], parsed: Mapping[str, Tensor]) -> KeyedTensor:
-    return KeyedTensor(
-        keys=[f.name for f in features],
-        length_per_key=[f.value_dim for f in features],
-        values=torch.cat([parsed[f"{f.name}.values"] for f in features], dim=1),
-    )
-
-
-def _sparse(features: list[BaseFeature], parsed: Mapping[str, Tensor]) -> KeyedJaggedTensor:
-    weights = None
-    if any(f.is_weighted for f in features):
-        weights = torch.cat([_weights(f, parsed) for f in features])
-    return KeyedJaggedTensor(
-        keys=[f.name for f in features],
-        values=torch.cat([parsed[f"{f.name}.values"] for f in features]),
-        lengths=torch.cat([_row_lengths(f, parsed) for f in features]),
-        weights=weights,
-    )
-
-
-def _weights(feature: BaseFeature, parsed: Mapping[str, Tensor]) -> Tensor:
-    if feature.is_weighted:
-        return parsed[f"{feature.name}.weights"]
-    return torch.ones_like(parsed[f"{feature.name}.values"], dtype=torch.float32)
-
-
-def _row_lengths(feature: BaseFeature, parsed: Mapping[str, Tensor]) -> Tensor:
-    """Returns ids per row; those of a multi-value sequence are summed over its steps."""
-    lengths = parsed[f"{feature.name}.lengths"]
-    if not _has_key_lengths(feature):
-        return lengths
-    per_step = torch.cumsum(parsed[f"{feature.name}.key_lengths"], dim=0)
-    ids_before = torch.nn.functional.pad(per_step, (1, 0))
-    step_ends = torch.cumsum(lengths, dim=0)
-    ids_at_end = torch.index_select(ids_before, 0, step_ends)
-    ids_at_start = torch.index_select(ids_before, 0, step_ends - lengths)
-    return (ids_at_end - ids_at_start).to(torch.int32)
-
-
-def _has_key_lengths(feature: BaseFeature) -> bool:
-    return feature.is_sparse and feature.is_sequence and feature.value_dim != 1
 
 
 def _column(input_data: Mapping[str, pa.Array], name: str, what: str) -> pa.Array:

@@ -49,6 +49,7 @@ _DATASETS: Registry[Any] = Registry(
     "dataset_type",
     {
         "CsvDataset": "tzrec.datasets.csv_dataset",
+        "KafkaDataset": "tzrec.datasets.kafka_dataset",
         "ParquetDataset": "tzrec.datasets.parquet_dataset",
     },
 )
@@ -71,6 +72,7 @@ class BaseDataset:
     """
 
     reader_class: ClassVar[type[BaseReader]]
+    loader_class: ClassVar[type[BatchLoader]] = BatchLoader
 
     def __init__(
         self,
@@ -137,7 +139,7 @@ def get_dataset_class(dataset_type: str) -> type[BaseDataset]:
     if dataset_type not in _DATASETS and dataset_type in DatasetType.keys():  # noqa: SIM118
         raise Unsupported(
             f"dataset_type {dataset_type} is not supported yet",
-            hint="use CsvDataset or ParquetDataset",
+            hint="use CsvDataset, ParquetDataset or KafkaDataset",
         )
     return _DATASETS.get(dataset_type)
 
@@ -183,7 +185,7 @@ def create_dataloader(
         data_config, features, input_path, reserved_columns=reserved_columns, mode=mode
     )
     training = mode is Mode.TRAIN
-    return BatchLoader(
+    return dataset.loader_class(
         dataset.reader,
         dataset.parser,
         config=SplitConfig(
@@ -210,6 +212,7 @@ def _options(data_config: DataConfig, dataset: BaseDataset, mode: Mode) -> Loade
         in_order=data_config.in_order or mode is Mode.PREDICT,
         cost_field=data_config.sample_cost_field,
         time_field=data_config.event_time_field if training else "",
+        learns=training,
     )
 
 

@@ -5,29 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tzrec.config.kafka_uri import is_kafka
 from tzrec.datasets.reader import BaseReader
 from tzrec.datasets.writer import BaseWriter
 from tzrec.errors import ConfigError, Unsupported
 from tzrec.registry import Registry
 
 _CSV, _PARQUET = "tzrec.datasets.csv_files", "tzrec.datasets.parquet_files"
-_READERS: Registry[Any] = Registry("reader", {"CsvReader": _CSV, "ParquetReader": _PARQUET})
+_READERS: Registry[Any] = Registry(
+    "reader",
+    {
+        "CsvReader": _CSV,
+        "KafkaReader": "tzrec.datasets.kafka.reader",
+        "ParquetReader": _PARQUET,
+    },
+)
 _WRITERS: Registry[Any] = Registry("writer_type", {"CsvWriter": _CSV, "ParquetWriter": _PARQUET})
 _BY_SUFFIX = {".csv": "Csv", ".parquet": "Parquet"}
-_LATER = ("Odps", "OdpsV1", "Kafka")
+_LATER = ("Odps", "OdpsV1")
 
 
 def format_of(input_path: str, explicit: str) -> str:
-    """Returns ``Csv`` or ``Parquet``: by the path if it tells, else as said."""
-    scheme = input_path.strip().partition("://")[0]
-    if scheme in ("odps", "kafka"):
-        raise Unsupported(f"{scheme}:// input is not supported yet: {input_path}")
+    """Returns ``Csv``, ``Parquet`` or ``Kafka``: by the path if it tells, else as said."""
+    if is_kafka(input_path):
+        return "Kafka"
+    if input_path.strip().startswith("odps://"):
+        raise Unsupported(f"odps:// input is not supported yet: {input_path}")
     first = input_path.split(",")[0].strip()
     for suffix, name in _BY_SUFFIX.items():
         if first.endswith(suffix):
             return name
     if explicit in _LATER:
         raise Unsupported(f"{explicit} input and output is not supported yet")
+    if explicit == "Kafka":
+        raise ConfigError(
+            f"{input_path!r} is no topic", hint="a topic is kafka://broker/topic?group.id=NAME"
+        )
     return explicit
 
 
@@ -73,7 +86,7 @@ def create_writer(output_path: str, writer_type: str | None = None, *, rank: int
         Unsupported: a writer that comes with a later version.
     """
     name = writer_type or "ParquetWriter"
-    if name.removesuffix("Writer") in _LATER:
+    if name.removesuffix("Writer") in (*_LATER, "Kafka"):
         raise Unsupported(f"{name} is not supported yet", hint="use CsvWriter or ParquetWriter")
     writer: BaseWriter = _WRITERS.get(name)(output_path, rank=rank)
     return writer

@@ -49,6 +49,7 @@ class LoaderOptions:
         in_order: deliver batches in the order of the plan, not as processes finish them.
         cost_field: column with the cost of a row, where batches are cut by cost.
         time_field: column with the event time of a row, "" = none.
+        learns: batches are for training.
     """
 
     num_workers: int = 0
@@ -58,6 +59,7 @@ class LoaderOptions:
     in_order: bool = True
     cost_field: str = ""
     time_field: str = ""
+    learns: bool = False
 
 
 class BatchLoader:
@@ -100,18 +102,21 @@ class BatchLoader:
         self.config = config
         self.options = options or LoaderOptions()
         self.bad_rows = reader.bad_rows
-        self.num_rows: int | None = reader.total_rows
         self._batches = BatchParser(parser, joiner)
         self._rows = RowParser(self._batches, reader)
         self.feature_counts = FeatureCounts(parser.generated.names)
-        self._blocks = reader.blocks()
-        plan = plan_pass(self._blocks, config).plan
-        self.num_batches: int | None = None if config.cost_limit else plan.num_batches
+        self.num_rows, self.num_batches = self._count()
         self._epoch = 0
         self._position: DataPosition | None = None
         self._passes: weakref.WeakSet[_Pass] = weakref.WeakSet()
         self._pool: ParserPool | None = None
         self._closed = False
+
+    def _count(self) -> tuple[int | None, int | None]:
+        """Returns the rows of the input and the batches of a pass, as far as they are known."""
+        self._blocks = self.reader.blocks()
+        plan = plan_pass(self._blocks, self.config).plan
+        return self.reader.total_rows, None if self.config.cost_limit else plan.num_batches
 
     @property
     def num_bad_rows(self) -> int:
@@ -252,14 +257,18 @@ class BatchLoader:
         if counts is not None:
             self.feature_counts.add(counts)
         batch = self.parser.to_batch(parsed)
-        batch.checkpoint_info = row_origin(raw, self.reader.sources)
-        batch.row_origin = (self.reader.paths, raw.source, raw.row)
-        if self.options.time_field:
-            batch.data_timestamp = newest(raw.columns.column(self.options.time_field))
+        self._note_origin(batch, raw)
         if self.options.reserved:
             kept = raw.columns.select(list(self.options.reserved))
             batch.reserves = RecordBatchTensor(kept)
         return batch.pin_memory() if self.options.pin_memory else batch
+
+    def _note_origin(self, batch: Batch, raw: RawBatch) -> None:
+        """Tells the batch which rows it has and how new they are."""
+        batch.checkpoint_info = row_origin(raw, self.reader.sources)
+        batch.row_origin = (self.reader.paths, raw.source, raw.row)
+        if self.options.time_field:
+            batch.data_timestamp = newest(raw.columns.column(self.options.time_field))
 
 
 class _Pass:

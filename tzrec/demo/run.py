@@ -179,6 +179,7 @@ Try next
   tzrec eval {config} --eval-input-path {test}
   tzrec importance {config} --rows 10000 --out {root}/importance
   tensorboard --logdir {root}/model
+  tzrec serve {demo.export}  # then open http://localhost:8000
 and see how an error looks:
   tzrec check {config} --data --set data_config.label_fields=click
 Your own data: docs/own_data.md"""

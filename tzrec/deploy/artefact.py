@@ -3,6 +3,7 @@
 ::
 
     scripted_model.pt    the model; input: parse keys → tensors, output: name → tensor
+                         (compiled exports have `aoti` files in its place, see `MODEL_FILES`)
     pipeline.config      the config it was trained with; paths of assets are relative
     model_acc.json       switches that the interface's online processor reads
     manifest.json        versions, options, inputs, outputs, parity, size and SHA-256 of each file
@@ -20,7 +21,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import tzrec
@@ -34,9 +35,20 @@ MODEL_ACC = "model_acc.json"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 GOLDEN_ROWS = "golden_rows.parquet"
+# Files without which a target cannot run.
+MODEL_FILES = {
+    "torchscript": (SCRIPTED_MODEL,),
+    "aoti": ("scripted_sparse_model.pt", "aoti/aoti_model.pt2", "aoti/target.json"),
+    "aoti_unified": ("aoti/aoti_model.pt2", "aoti/target.json"),
+}
 RESERVED_NAMES = (
     SCRIPTED_MODEL,
     TRACED_CODE,
+    "aoti",
+    "gm_dense.code",
+    "gm_sparse.code",
+    "graph",
+    "scripted_sparse_model.pt",
     PIPELINE_CONFIG,
     MODEL_ACC,
     MANIFEST,
@@ -46,7 +58,7 @@ RESERVED_NAMES = (
 )
 # Directories of an export in parts.
 PARTS = ("embedding", "item", "model", "user")
-_NEEDED = (SCRIPTED_MODEL, PIPELINE_CONFIG, MODEL_ACC, GOLDEN)
+_NEEDED = (PIPELINE_CONFIG, MODEL_ACC, GOLDEN)
 
 FORMAT = "tzrec-artefact"
 FORMAT_VERSION = 1
@@ -85,7 +97,8 @@ class Manifest:
         options: `ExportOptions.to_dict`.
         inputs: parse key → type; the first dimension is free.
         outputs: name → type; the first dimension is the rows.
-        parity: case → output → largest absolute difference, and what was compared.
+        parity: case → output → largest absolute difference, and what was compared; of narrow
+            tables also their sizes, and what they change in the scores.
         files: relative path → size and checksum, of every file but the manifest.
         farm_hash: text is hashed with FarmHash Fingerprint64.
     """
@@ -132,7 +145,9 @@ class Manifest:
                     name: TensorSpec(spec["dtype"], tuple(spec["shape"]))
                     for name, spec in body[key].items()
                 }
-            body["files"] = {name: FileEntry(**entry) for name, entry in body["files"].items()}
+            body["files"] = {
+                _inside(name): FileEntry(**entry) for name, entry in body["files"].items()
+            }
             return cls(**body)
         except (TypeError, KeyError, AttributeError) as error:
             raise ServingError(f"{MANIFEST} lacks a part: {error!r}") from error
@@ -168,7 +183,7 @@ def found_parts(directory: str | Path) -> list[str]:
     path = Path(directory)
     if not path.is_dir() or (path / MANIFEST).exists():
         return []
-    return [name for name in PARTS if (path / name / SCRIPTED_MODEL).is_file()]
+    return [name for name in PARTS if (path / name / MANIFEST).is_file()]
 
 
 def verify_artefact(path: str | Path) -> Manifest:
@@ -184,7 +199,12 @@ def verify_artefact(path: str | Path) -> Manifest:
     directory = Path(path)
     manifest = read_manifest(directory)
     _refuse_newer_torch(manifest.versions.get("torch", ""))
-    for name in _NEEDED:
+    if manifest.target not in MODEL_FILES:
+        raise ServingError(
+            f"{directory / MANIFEST} names the target {manifest.target!r}; this tzrec "
+            f"{tzrec.__version__} runs {', '.join(MODEL_FILES)}"
+        )
+    for name in (*MODEL_FILES[manifest.target], *_NEEDED):
         if name not in manifest.files:
             raise ServingError(f"{directory / MANIFEST} does not list {name}")
     for name, entry in manifest.files.items():
@@ -220,6 +240,14 @@ def installed_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found | {"machine": platform.machine()}
+
+
+def _inside(name: str) -> str:
+    """Refuses a name that leaves the directory: a manifest may be anybody's."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name:
+        raise ServingError(f"{MANIFEST} lists a file outside of the artefact: {name!r}")
+    return name
 
 
 def _verify_file(directory: Path, name: str, entry: FileEntry) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from google.protobuf.message import Message
@@ -48,16 +48,37 @@ def resolve_feature_assets(config: EasyRecConfig, directory: Path) -> None:
         setattr(asset.message, asset.field, str(directory / asset.name))
 
 
-def copy_asset_files(files: tuple[str, ...], directory: Path) -> None:
+def check_asset_files(files: Sequence[str]) -> None:
+    """Checks what ``--asset_files`` names, before anything slow is done.
+
+    Raises:
+        ExportError: a file is not there, or its name is that of a file of the export or of
+            another one.
+    """
+    seen: dict[str, str] = {}
+    for name in files:
+        source = _readable(Path(name).expanduser(), what="asset_files")
+        if source.name in RESERVED_NAMES:
+            raise ExportError(f"asset file {name} would overwrite {source.name} of the export")
+        if source.name in seen:
+            raise ExportError(
+                f"asset files {seen[source.name]} and {name} have the same name",
+                hint="files are copied under their own names into one directory: rename one",
+            )
+        seen[source.name] = name
+
+
+def copy_asset_files(files: Sequence[str], directory: Path) -> None:
     """Copies the files that ``--asset_files`` names, under their own names.
 
     Raises:
-        ExportError: a file is not there, or its name is taken in the artefact.
+        ExportError: as `check_asset_files`, or the name is that of a file of a feature.
     """
+    check_asset_files(files)
     for name in files:
-        source = _readable(Path(name), what="asset_files")
+        source = Path(name).expanduser()
         target = directory / source.name
-        if source.name in RESERVED_NAMES or target.exists():
+        if target.exists():
             raise ExportError(f"asset file {name} would overwrite {source.name} of the export")
         shutil.copyfile(source, target)
 

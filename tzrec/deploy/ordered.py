@@ -5,8 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import queue
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +19,7 @@ Result = TypeVar("Result")
 
 _POLL_SECONDS = 0.1
 _JOIN_SECONDS = 5.0
+_FRAMES = 8  # of each thread in the message about a stall
 
 
 class OrderedMap(Generic[Item, Result]):
@@ -49,8 +52,11 @@ class OrderedMap(Generic[Item, Result]):
         self._ordered: queue.Queue[Any] = queue.Queue(2 * threads)
         self._work: queue.Queue[Any] = queue.Queue(2 * threads)
         # Daemons, so that one that hangs cannot keep the process alive.
-        targets = [self._read, *[self._compute] * threads]
-        self._threads = [threading.Thread(target=target, daemon=True) for target in targets]
+        targets = {"reader": self._read} | {f"forward {i}": self._compute for i in range(threads)}
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in targets.items()
+        ]
 
     def __enter__(self) -> OrderedMap[Item, Result]:
         for thread in self._threads:
@@ -81,9 +87,22 @@ class OrderedMap(Generic[Item, Result]):
 
     def _stuck(self, what: str) -> ServingError:
         return ServingError(
-            f"{what} within {self._timeout:g} seconds",
+            f"{what} within {self._timeout:g} seconds\n{self._where()}",
             hint="the environment variable PREDICT_QUEUE_TIMEOUT sets the seconds to wait",
         )
+
+    def _where(self) -> str:
+        """Returns what each thread does now."""
+        frames = sys._current_frames()
+        lines = []
+        for thread in self._threads:
+            frame = frames.get(thread.ident or 0)
+            if frame is None:
+                lines.append(f"thread {thread.name}: has ended")
+                continue
+            stack = "".join(traceback.format_stack(frame)[-_FRAMES:])
+            lines.append(f"thread {thread.name}:\n{stack.rstrip()}")
+        return "\n".join(lines)
 
     def _read(self) -> None:
         try:

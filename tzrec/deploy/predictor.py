@@ -15,9 +15,11 @@ from tzrec.batch import Batch
 from tzrec.config import load_pipeline_config
 from tzrec.datasets.data_parser import DataParser
 from tzrec.datasets.schema import input_fields
-from tzrec.deploy import artefact, assets, golden, torchscript
+from tzrec.datasets.tiling import own_users
+from tzrec.deploy import artefact, assets, golden, targets, torchscript
 from tzrec.deploy.golden_rows import check_golden_rows, load_golden_rows
-from tzrec.deploy.rows import ColumnType, to_columns
+from tzrec.deploy.remote import Staged, staged
+from tzrec.deploy.rows import ColumnType, request_columns, to_columns
 from tzrec.deploy.verify import compare, difference_table
 from tzrec.errors import ServingError, Unsupported
 from tzrec.features.feature import FgMode
@@ -34,8 +36,10 @@ class Predictor:
 
         predictor = Predictor.load("export/")
         predictor.predict({"user_id": [1, 2], "price": [0.5, 0.7]})["probs"]
+        predictor.predict_request({"user_id": [1]}, {"price": [0.5, 0.7]})["probs"]
 
-    Make one with `load`.
+    Make one with `load`. It starts no threads and sets nothing of the process; for requests of
+    some hundred rows from several threads ``torch.set_num_threads(1)`` is usually best.
 
     Attributes:
         manifest: versions, inputs, outputs, options.
@@ -60,13 +64,15 @@ class Predictor:
             config.data_config, config.feature_configs, farm_hash=manifest.farm_hash
         )
         self._module = module
+        # One thread of feature generation: a pool of them costs more than a request takes.
         self._parser = DataParser(
             self.features,
-            fg_threads=config.data_config.fg_threads,
             force_base_data_group=config.data_config.force_base_data_group,
+            input_tile=manifest.options.get("input_tile", 0),
         )
         self._rows = rows
         self._types = self._column_types()
+        self._files: Staged | None = None
 
     @classmethod
     def load(
@@ -79,7 +85,7 @@ class Predictor:
         """Loads an export.
 
         Args:
-            path: exported directory.
+            path: exported directory, here or where fsspec reads (``s3://…``).
             device: where to run it.
             self_check: parse the export's golden rows, score its golden batch, and compare; this
                 also warms parser and model up.
@@ -87,19 +93,22 @@ class Predictor:
         Raises:
             ServingError: the directory is not a whole, untouched export that what is installed
                 can read, or it does not score here as it did where it was written.
+            MissingDependencyError: no installed package knows the scheme of the path.
         """
-        directory = Path(path).expanduser().absolute()
+        files = staged(path)
+        directory = files.directory
         manifest = artefact.verify_artefact(directory)
         where = torch.device(device)
         if manifest.options.get("mixed_precision") and where.type != "cpu":
             raise Unsupported(f"an export with mixed precision on {where} comes later")
         config = load_pipeline_config(directory / artefact.PIPELINE_CONFIG, True)
         assets.resolve_feature_assets(config, directory)
-        module = torchscript.load(directory / artefact.SCRIPTED_MODEL, where)
+        module = targets.load_model(directory, manifest.target, where)
         rows = None
         if artefact.GOLDEN_ROWS in manifest.files:
             rows = load_golden_rows(directory / artefact.GOLDEN_ROWS)
         predictor = cls(module, manifest=manifest, config=config, device=where, rows=rows)
+        predictor._files = files  # a copy of a remote directory goes with the predictor
         if self_check:
             predictor.check(directory / artefact.GOLDEN)
         return predictor
@@ -137,14 +146,26 @@ class Predictor:
             DataError: a column is missing or of another length, or an id is out of range.
             FeatureError: a value cannot become its feature.
         """
-        parsed = self.parse(rows)
-        if parsed is None:
-            return {
-                name: np.empty((0, *spec.shape), dtype=_numpy_type(spec.dtype))
-                for name, spec in sorted(self.manifest.outputs.items())
-            }
-        outputs = self.forward(parsed)
-        return {name: golden.to_numpy(value) for name, value in sorted(outputs.items())}
+        return self._scores(self.parse(rows))
+
+    def predict_request(self, context: Any, items: Any) -> dict[str, np.ndarray]:
+        """Scores the candidates of one user; the same as `predict` on the context repeated.
+
+        Features of the context are made once. A model that was exported with ``input_tile`` also
+        computes what depends on the user alone only once.
+
+        Args:
+            context: the columns that all candidates share, of one row: ``{"user_id": [7]}``.
+            items: the other columns, one row a candidate; both in any form of `predict`.
+
+        Returns:
+            Output → array with one entry a candidate (B, ...), in their order.
+
+        Raises:
+            DataError: as `predict`; or a column is in both, or the context has not one row.
+            FeatureError: a value cannot become its feature.
+        """
+        return self._scores(self.parse_request(context, items))
 
     def parse(self, rows: Any) -> dict[str, Tensor] | None:
         """Returns the parse keys of rows, the input of `forward`; None for no rows."""
@@ -153,13 +174,28 @@ class Predictor:
             return None
         return self._parser.parse(columns)
 
+    def parse_request(self, context: Any, items: Any) -> dict[str, Tensor] | None:
+        """Returns the parse keys of a request, the input of `forward`; None for no items."""
+        columns, num_items = request_columns(context, items, self._types)
+        return self._parser.parse_request(columns, num_items) if num_items else None
+
+    def _scores(self, parsed: dict[str, Tensor] | None) -> dict[str, np.ndarray]:
+        if parsed is None:
+            return {
+                name: np.empty((0, *spec.shape), dtype=_numpy_type(spec.dtype))
+                for name, spec in sorted(self.manifest.outputs.items())
+            }
+        outputs = self.forward(parsed)
+        return {name: golden.to_numpy(value) for name, value in sorted(outputs.items())}
+
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scores parsed rows: parse keys → tensors to output → tensor (B, ...)."""
         return torchscript.run(self._module, data, self.device)
 
     def forward_batch(self, batch: Batch) -> dict[str, Tensor]:
-        """Scores a batch of a loader."""
-        return self.forward(batch.to_dict(sparse_dtype=torch.int64))
+        """Scores a batch of a loader, whose rows may be of different users."""
+        data = batch.to_dict(sparse_dtype=torch.int64)
+        return self.forward(own_users(data) if self._parser.input_tile else data)
 
     def check(self, path: Path) -> None:
         """Scores a golden batch twice, as the second run is the compiled one, and compares.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tzrec.datasets.schema import cast_column, check_column_type
+from tzrec.datasets.schema import accepted_type, cast_column, check_column_type
 from tzrec.errors import DataError, did_you_mean
 from tzrec.fg.columns import is_list
 
@@ -28,6 +29,22 @@ class ColumnType:
     unknown: pa.DataType
     trained: pa.DataType | None = None
 
+    @functools.cached_property
+    def settled(self) -> pa.DataType | None:
+        """Type of which columns are taken as they are; None where that is not known."""
+        if self.declared is not None or self.trained is None:
+            return self.declared
+        is_final = accepted_type(self.trained) == self.trained
+        return self.trained if is_final and not _has(pa.types.is_null, self.trained) else None
+
+    @functools.cached_property
+    def direct(self) -> pa.DataType | None:
+        """Type that a list of Python values becomes at once; None where its values tell."""
+        kind = self.settled
+        if kind is None or _has(pa.types.is_integer, kind):
+            return None  # Arrow would cut 1.5 down to 1
+        return kind if pa.types.is_floating(kind) else self.declared
+
 
 def to_columns(rows: Any, types: Mapping[str, ColumnType]) -> dict[str, pa.Array]:
     """Returns the columns that a model reads, typed as a reader of files types them.
@@ -43,39 +60,88 @@ def to_columns(rows: Any, types: Mapping[str, ColumnType]) -> dict[str, pa.Array
     Raises:
         DataError: not such rows, a column is missing, of another length, or of a wrong type.
     """
-    source = _mapping(rows, list(types))
-    columns = {name: _typed(name, source[name], wanted) for name, wanted in types.items()}
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise DataError(f"columns have different numbers of rows: {listed}")
+    _refuse_missing(types, _names(rows))
+    # One by one: to_dict or from_pandas would convert columns that nobody needs.
+    columns = {name: _typed(name, rows[name], wanted) for name, wanted in types.items()}
+    _common_length(columns)
     return columns
 
 
-def _mapping(rows: Any, names: Sequence[str]) -> dict[str, Any]:
-    if isinstance(rows, (pa.RecordBatch, pa.Table)):
-        present = rows.schema.names
-    elif isinstance(rows, Mapping):
-        present = list(rows)
-    elif type(rows).__module__.partition(".")[0] == "pandas" and hasattr(rows, "columns"):
-        present = [str(name) for name in rows.columns]
-    else:
+def request_columns(
+    context: Any, items: Any, types: Mapping[str, ColumnType]
+) -> tuple[dict[str, pa.Array], int]:
+    """Returns the columns of a request, and the number of its items.
+
+    Args:
+        context: the columns that all items share, of one row.
+        items: the other columns; both in any form that `to_columns` takes.
+        types: columns to take.
+
+    Raises:
+        DataError: as `to_columns`; or a column comes twice, or the context has not one row.
+    """
+    of_context, of_items = _names(context), _names(items)
+    _refuse_missing(types, {**dict.fromkeys(of_context), **dict.fromkeys(of_items)})
+    twice = [name for name in types if name in of_context and name in of_items]
+    if twice:
         raise DataError(
-            f"rows are a {type(rows).__name__}",
-            hint="pass a dict of columns, a pandas.DataFrame, or a pyarrow RecordBatch or Table",
+            f"the context and the items both have the columns {', '.join(twice)}",
+            hint="the context has what all items share, the items have the rest",
         )
+    shared = {name: wanted for name, wanted in types.items() if name in of_context}
+    own = {name: wanted for name, wanted in types.items() if name in of_items}
+    if not own:
+        raise DataError(
+            "the model reads no column of the items",
+            hint=f"it reads {', '.join(types)}; give at least one of them row by row",
+        )
+    columns = to_columns(context, shared) if shared else {}
+    if columns and _common_length(columns) != 1:
+        raise DataError(
+            f"the context has {_common_length(columns)} rows, it must be one",
+            hint=f"one row is {{{next(iter(columns))!r}: [value]}}",
+        )
+    candidates = to_columns(items, own)
+    return columns | candidates, _common_length(candidates)
+
+
+def _common_length(columns: Mapping[str, pa.Array]) -> int:
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) > 1:
+        listed = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
+        raise DataError(f"columns have different numbers of rows: {listed}")
+    return lengths.pop() if lengths else 0
+
+
+def _names(rows: Any) -> Collection[str]:
+    """Returns the columns that there are."""
+    if isinstance(rows, dict):
+        return rows
+    if isinstance(rows, (pa.RecordBatch, pa.Table)):
+        return set(rows.schema.names)
+    if isinstance(rows, Mapping):
+        return rows
+    if type(rows).__module__.partition(".")[0] == "pandas" and hasattr(rows, "columns"):
+        return {str(name) for name in rows.columns}
+    raise DataError(
+        f"rows are a {type(rows).__name__}",
+        hint="pass a dict of columns, a pandas.DataFrame, or a pyarrow RecordBatch or Table",
+    )
+
+
+def _refuse_missing(names: Collection[str], present: Collection[str]) -> None:
     missing = [name for name in names if name not in present]
     if missing:
         raise DataError(
             f"rows lack the columns {', '.join(missing)}{did_you_mean(missing[0], present)}",
             hint=f"the model reads {', '.join(names)}",
         )
-    # One by one: to_dict or from_pandas would convert columns that nobody needs.
-    return {name: rows[name] for name in names}
 
 
 def _typed(name: str, values: Any, wanted: ColumnType) -> pa.Array:
-    column = _array(name, values, wanted)
+    column = values if isinstance(values, pa.Array) else _array(name, values, wanted)
+    if column.type == wanted.settled:
+        return column
     if wanted.declared is not None:
         return cast_column(column, wanted.declared, name)
     found = check_column_type(name, _known(column.type, wanted.unknown, wanted.trained), "the rows")
@@ -88,11 +154,12 @@ def _typed(name: str, values: Any, wanted: ColumnType) -> pa.Array:
 
 
 def _array(name: str, values: Any, wanted: ColumnType) -> pa.Array:
-    declared = wanted.declared
+    if type(values) is list and wanted.settled is not None:
+        column = _of_list(values, wanted)
+        if column is not None:
+            return column
     if isinstance(values, pa.ChunkedArray):
         return values.combine_chunks()
-    if isinstance(values, pa.Array):
-        return values
     if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__len__"):
         raise DataError(
             f"column {name!r} is {values!r}, not a column of values",
@@ -106,12 +173,25 @@ def _array(name: str, values: Any, wanted: ColumnType) -> pa.Array:
         return maps
     # NaN is how pandas, and arrays that come from it, say that a value is missing.
     nan_is_null = isinstance(values, np.ndarray) or hasattr(values, "to_numpy")
+    if hasattr(values, "to_numpy") and isinstance(values.dtype, np.dtype):
+        values = values.to_numpy()  # pyarrow takes much longer for a Series
+    declared = wanted.declared
+    kind = None if declared is not None and _has(pa.types.is_integer, declared) else declared
     try:
-        array = pa.array(values, type=declared, from_pandas=nan_is_null)
+        array = pa.array(values, type=kind, from_pandas=nan_is_null)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        kind = f" as {declared}" if declared is not None else ""
-        raise DataError(f"column {name!r} cannot be read{kind}: {error}") from error
+        wish = f" as {declared}" if declared is not None else ""
+        raise DataError(f"column {name!r} cannot be read{wish}: {error}") from error
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _of_list(values: list[Any], wanted: ColumnType) -> pa.Array | None:
+    """Returns a list that has the wanted type as it is; None for others, good or bad."""
+    try:
+        column = pa.array(values, type=wanted.direct)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return None
+    return column if column.type == wanted.settled else None
 
 
 def _maps(name: str, values: Any, wanted: ColumnType) -> pa.Array | None:
@@ -167,6 +247,12 @@ def _as_trained(found: pa.DataType, trained: pa.DataType) -> pa.DataType:
         key = _as_trained(found.key_type, trained.key_type)
         return pa.map_(key, _as_trained(found.item_type, trained.item_type))
     return found
+
+
+def _has(is_kind: Callable[[pa.DataType], bool], found: pa.DataType) -> bool:
+    """Tells whether a type, or one inside it, is of a kind."""
+    inner = (found.field(i).type for i in range(found.num_fields))
+    return is_kind(found) or any(_has(is_kind, kind) for kind in inner)
 
 
 def _is_number(kind: pa.DataType) -> bool:

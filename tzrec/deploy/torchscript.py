@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
-import typing
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tzrec import errors
+from tzrec.deploy.trace import quiet, trace
 from tzrec.errors import ExportError, ServingError, TzrecError
 
 CPU = torch.device("cpu")
@@ -72,39 +70,27 @@ def script_model(wrapper: nn.Module, mixed_precision: str = "") -> Scripted:
     Raises:
         ExportError: the model does something that cannot be traced or compiled.
     """
-    from torchrec.fx import Tracer
+    traced = trace(wrapper)
+    return Scripted(compile_graph(traced, mixed_precision), traced.code)
 
-    name = type(getattr(wrapper, "model", wrapper)).__name__
-    with _quiet():
-        try:
-            graph = Tracer().trace(wrapper)
-            _resolve_types(graph, wrapper)
-            traced = torch.fx.GraphModule(wrapper, graph)
-        except Exception as error:
-            raise ExportError(
-                f"{name} cannot be traced: {error}",
-                hint="forward must not branch on the values or the number of rows of tensors",
-            ) from error
+
+def compile_graph(traced: torch.fx.GraphModule, mixed_precision: str = "") -> Any:
+    """Returns a traced model, or a part of one, as TorchScript.
+
+    Raises:
+        ExportError: TorchScript cannot compile it.
+    """
+    with quiet():
         try:
             module = torch.jit.script(traced)
             if mixed_precision:
                 module = torch.jit.script(CpuAutocast(module, mixed_precision))
         except Exception as error:
             raise ExportError(
-                f"{name} was traced but TorchScript cannot compile it: {error}",
+                f"{type(traced).__name__} was traced but TorchScript cannot compile it: {error}",
                 hint="use tensor operations that TorchScript knows in predict()",
             ) from error
-    return Scripted(module.eval(), traced.code)
-
-
-def _resolve_types(graph: torch.fx.Graph, wrapper: nn.Module) -> None:
-    """Gives the traced code the types of ``forward``, which may be written as text."""
-    hints = typing.get_type_hints(type(wrapper).forward)
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            node.type = hints.get(node.target, node.type)
-        elif node.op == "output":
-            node.type = hints.get("return", node.type)
+    return module.eval()
 
 
 class CpuAutocast(nn.Module):
@@ -136,7 +122,7 @@ class CpuAutocast(nn.Module):
 
 def save(scripted: Scripted, model_path: Path, code_path: Path) -> None:
     """Writes the model and its Python text."""
-    with _quiet():
+    with quiet():
         torch.jit.save(scripted.module, str(model_path))
     code_path.write_text(scripted.code)
 
@@ -150,7 +136,7 @@ def load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
     import fbgemm_gpu  # noqa: F401  registers the operators that a model may call
 
     try:
-        with _quiet():
+        with quiet():
             module = torch.jit.load(str(path), map_location=device)
     except (RuntimeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [""])[0]
@@ -184,17 +170,3 @@ def _as_own_error(error: Exception) -> TzrecError:
         f"the exported model cannot score a batch: {cause}",
         hint="its input is what the parser of its own config makes of rows",
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # torch.jit is deprecated from Python 3.14 on and TorchRec's tracer talks about itself.
-    tracer_log = logging.getLogger("torch.fx._symbolic_trace")
-    level = tracer_log.level
-    tracer_log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        tracer_log.setLevel(level)

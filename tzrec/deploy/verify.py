@@ -14,6 +14,8 @@ from tzrec.errors import ExportError
 
 logger = logging.getLogger("tzrec")
 
+GOLDEN_CASE = "golden batch"
+
 Forward = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
 
@@ -91,7 +93,7 @@ def check_equal(
     actual: Mapping[str, Tensor],
     *,
     tolerance: float,
-    case: str = "golden batch",
+    case: str = GOLDEN_CASE,
 ) -> dict[str, float]:
     """Refuses outputs that differ.
 
@@ -130,20 +132,18 @@ def check_finite(outputs: Mapping[str, Tensor]) -> None:
 def check_parity(
     eager: Forward,
     exported: Forward,
-    golden: dict[str, Tensor],
+    cases: Mapping[str, dict[str, Tensor]],
     *,
     expected: Mapping[str, Tensor],
     tolerance: float,
 ) -> dict[str, Any]:
-    """Runs model and export on the golden batch, on its first row, and on rows without ids.
-
-    The latter two catch what a trace may have frozen: the number of rows, the lengths.
+    """Runs model and export on the golden batch and on others that are made of it.
 
     Args:
         eager: the trained model.
         exported: the artefact, loaded from disk.
-        golden: parse keys → tensors.
-        expected: the model's scores of ``golden``, from before it was compiled.
+        cases: name → parse keys → tensors, see `parity_cases`.
+        expected: the model's scores of the golden batch, from before it was compiled.
         tolerance: largest absolute difference.
 
     Returns:
@@ -153,9 +153,9 @@ def check_parity(
         ExportError: they differ, or only the export fails.
     """
     report: dict[str, Any] = {"tolerance": tolerance, "cases": {}}
-    for case, data in parity_cases(golden).items():
+    for case, data in cases.items():
         try:
-            wanted = expected if data is golden else eager(data)
+            wanted = expected if case == GOLDEN_CASE else eager(data)
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
             logger.warning("export: the model itself cannot score %s: %s", case, first)
@@ -175,12 +175,27 @@ def check_parity(
 
 
 def parity_cases(golden: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Returns the batches that the gate runs: the golden one and two made of it."""
+    """Returns the batches that the gate runs: the golden one, its first row, rows without ids.
+
+    The latter two catch what a trace may have frozen: the number of rows, the lengths.
+    """
     return {
-        "golden batch": golden,
+        GOLDEN_CASE: golden,
         "one row": take_rows(golden, 1),
         "two rows without ids": empty_rows(golden, 2),
     }
+
+
+def distances(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> dict[str, dict[str, float]]:
+    """Returns output → ``largest`` and ``mean`` absolute difference; equal shapes."""
+    found = {}
+    for name, value in sorted(before.items()):
+        gap = (value.detach().double() - after[name].detach().double()).abs().flatten()
+        largest = float(gap.max()) if gap.numel() else 0.0
+        found[name] = {"largest": largest, "mean": float(gap.mean()) if gap.numel() else 0.0}
+    return found
 
 
 def num_rows(data: dict[str, Tensor]) -> int:

@@ -165,7 +165,7 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Name; of a sub-feature ``{sequence_name}__{feature_name}``."""
         own = str(self.config.feature_name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,18 @@ class Bucketize:
         arrays = tuple((t.data, t.starts, t.ends, lengths) for t, lengths in texts)
         ids, lengths = kernels().bucket_cross(arrays, np.uint64(self.buckets), self._farm)
         return Ragged(ids, lengths, parts[0].row_lengths)
+
+    def hash_parts(self, values: Values, bounds: Ids, buckets: Sequence[int]) -> Ids:
+        """Returns the hashed ids of parts that belong to makers of several sizes.
+
+        Args:
+            values: of all parts; no prefix is put before them.
+            bounds: (parts + 1,) where each part begins and ends.
+            buckets: of each part.
+        """
+        text = as_text(values)
+        sizes = np.array(buckets, np.uint64)
+        return kernels().bucket_parts(text.data, text.starts, text.ends, bounds, sizes, self._farm)
 
     def _hash(self, values: Values) -> Ids:
         buckets = np.uint64(self.buckets)

@@ -22,10 +22,10 @@ from tzrec.fg.operators.generated import GeneratedOperator
 from tzrec.fg.parsed import Parsed
 from tzrec.fg.ragged import Ragged
 from tzrec.fg.reading import Reading, read
-from tzrec.fg.spec import Input, parse_fg_json
+from tzrec.fg.spec import READ_SIDES, Input, parse_fg_json
+from tzrec.fg.stacked import Stacks
 from tzrec.storage import is_directory, open_file
 
-READ_SIDES = ("user", "item", "context")
 Columns = Mapping[str, Any]
 Masks = Mapping[str, NDArray[np.bool_]]
 Compute = Callable[[Operator, Sequence[Ragged]], Ragged]
@@ -81,6 +81,7 @@ class FgHandler:
                 operator = create_operator(spec, farm=farm_hash)
                 self.operators.append(GeneratedOperator(operator) if bucketize_only else operator)
         self._stages = stages(self.operators)
+        self._stacks = Stacks(self.operators)
         self._sources = {name for operator in self.operators for name in sources(operator)}
 
     @classmethod
@@ -163,9 +164,13 @@ class FgHandler:
         """
         batch, masks = _Batch(columns), masks or {}
         hidden: dict[str, Ragged] = {}
+        if compute is _finish and not masks:
+            batch.results = self._stacks.generate(columns)
 
         def work(operator: Operator) -> None:
             name = operator.spec.name
+            if name in batch.results:
+                return
             if name not in masks or name in self._sources:
                 batch.results[name] = self._run(operator, batch, compute)
             if name in masks:

@@ -13,6 +13,8 @@ from tzrec.fg.checks import whole
 
 MULTIVAL_SEP = "\x1d"
 SEQUENCE_PREFIX = "sequence_"
+# Sides whose inputs are columns.
+READ_SIDES = ("user", "item", "context")
 VALUE_TYPES = ("string", "float", "double", "int32", "int64")
 BUCKETIZERS = (
     "hash_bucket_size",

@@ -17,7 +17,12 @@ from tzrec.errors import ConfigError, did_you_mean
 from tzrec.metrics.mean import RunningMean
 from tzrec.models.custom import custom_params
 from tzrec.models.registry import MODELS
-from tzrec.models.wrappers import PredictWrapper, ScriptWrapper, TrainWrapper
+from tzrec.models.wrappers import (
+    CombinedModelWrapper,
+    PredictWrapper,
+    ScriptWrapper,
+    TrainWrapper,
+)
 from tzrec.modules.utils import BaseModule
 from tzrec.optim.sparse_parameters import split_sparse_parameters
 from tzrec.protos.loss_pb2 import LossConfig
@@ -27,7 +32,13 @@ from tzrec.utils.load_class import get_register_class_meta
 if TYPE_CHECKING:
     from tzrec.features.feature import BaseFeature
 
-__all__ = ["BaseModel", "PredictWrapper", "ScriptWrapper", "TrainWrapper"]
+__all__ = [
+    "BaseModel",
+    "CombinedModelWrapper",
+    "PredictWrapper",
+    "ScriptWrapper",
+    "TrainWrapper",
+]
 
 _MODEL_CLASSES: dict[str, type] = {}
 _ModelMeta: Any = get_register_class_meta(_MODEL_CLASSES, MODELS)

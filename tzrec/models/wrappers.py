@@ -115,14 +115,18 @@ class ScriptWrapper(nn.Module):
 
     Args:
         module: a `BaseModel`.
+        input_tile: 0, or how features of users are repeated, see `tzrec.datasets.tiling`.
+
+    Raises:
+        ConfigError: there is no such ``input_tile``.
     """
 
     model: Any
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, input_tile: int = 0) -> None:
         super().__init__()
         self.model = module
-        self._data_parser = DataParser(self.model.features)
+        self._data_parser = DataParser(self.model.features, input_tile=input_tile)
 
     def get_batch(self, data: dict[str, Tensor], device: torch.device = _CPU) -> Batch:
         """Builds the batch of the tensors of `DataParser.parse`, on ``device``."""
@@ -133,6 +137,25 @@ class ScriptWrapper(nn.Module):
         """Returns the predictions of ``data`` (``{feature}.values``, ``{feature}.lengths`` …)."""
         batch = self.get_batch(data, device)
         return self.model.predict(batch)
+
+
+class CombinedModelWrapper(nn.Module):
+    """The two parts of a split model, called like a `ScriptWrapper`.
+
+    Args:
+        sparse: (parse keys → tensors, device) → name → tensor: batch and embeddings.
+        dense: name → tensor to output → tensor: all behind them.
+    """
+
+    def __init__(self, sparse: nn.Module, dense: nn.Module) -> None:
+        super().__init__()
+        self.sparse = sparse
+        self.dense = dense
+
+    def forward(self, data: dict[str, Tensor], device: torch.device = _CPU) -> dict[str, Tensor]:
+        """Returns the predictions of ``data`` (``{feature}.values``, ``{feature}.lengths`` …)."""
+        outputs: dict[str, Tensor] = self.dense(self.sparse(data, device))
+        return outputs
 
 
 class _OnDevice(Mapping[str, Tensor]):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tzrec.batch import Batch
+from tzrec.batch import Batch, UserRows, user_rows_of
 from tzrec.errors import ConfigError, did_you_mean
 from tzrec.features.feature import BaseFeature
 from tzrec.features.init_fn import InitFn, parse_init_fn
@@ -127,10 +127,15 @@ class EmbeddingGroup(nn.Module):
         pooled = {name: impl.lookup(batch) for name, impl in self.emb_impls.items()}
         rows = {name: impl.lookup(batch) for name, impl in self.seq_emb_impls.items()}
         result: dict[str, Tensor] = {}
+        # Input tiling: groups of users with their steps not repeated.
+        once: dict[str, Tensor] = {}
+        users = user_rows_of(batch)
         for name, impl in self.seq_emb_impls.items():
-            result |= impl(batch, rows[name])
+            own = impl.not_repeated(batch, rows[name])
+            result |= impl.repeated(own, users)
+            once |= {key: own[key] for key in impl.keys_of_users(users)}
         encoded = {
-            group: [self.seq_encoders[encoder](result) for encoder in encoders]
+            group: [self._encode(encoder, result, once, users) for encoder in encoders]
             for group, encoders in self._encoders_of.items()
             if encoders
         }
@@ -140,6 +145,21 @@ class EmbeddingGroup(nn.Module):
             if group.type == DEEP and not group.features:
                 result[group.name] = torch.cat(encoded[group.name], dim=1)
         return result
+
+    def _encode(
+        self,
+        name: str,
+        groups: dict[str, Tensor],
+        once: dict[str, Tensor],
+        users: UserRows | None,
+    ) -> Tensor:
+        """Returns (B, dim) of an encoder; one that reads no query runs once a user if it can."""
+        encoder: Any = self.seq_encoders[name]
+        if users is None or encoder.reads_query or f"{encoder.input()}.sequence" not in once:
+            vectors: Tensor = encoder(groups)
+            return vectors
+        vectors = encoder(once)
+        return vectors.index_select(0, users.owners)
 
     def group_names(self) -> list[str]:
         """Returns the names of the groups in the order of the config."""

@@ -15,7 +15,7 @@ from torchrec.modules.embedding_modules import (
     get_embedding_names_by_table,
 )
 
-from tzrec.batch import Batch
+from tzrec.batch import Batch, KeyedTensor, UserRows, user_rows_of
 from tzrec.errors import ConfigError
 from tzrec.features.feature import BaseFeature
 from tzrec.modules.columns import ColumnPlan
@@ -169,6 +169,9 @@ class EmbeddingGroupImpl(nn.Module):
         """
         if looked_up is None:
             looked_up = self.lookup(batch)
+        users = user_rows_of(batch)
+        if users is not None and self._sparse.keys:
+            looked_up = self._repeated(looked_up, users)
         dense: Any = batch.dense_features[self._data_group] if self._needs_dense else None
         extras: list[Tensor] = []
         if self._dense.keys:
@@ -187,8 +190,23 @@ class EmbeddingGroupImpl(nn.Module):
             columns = [torch.cat([extras[-1 - c] for c in codes], dim=1) for codes in plan.groups]
         return {group: columns[i] for i, group in enumerate(self._parts)}
 
+    def _repeated(self, looked_up: Any, users: UserRows) -> KeyedTensor:
+        """Returns what was looked up with the first U rows of users' columns repeated."""
+        parts = {part.key: part for group in self._parts.values() for part in group}
+        keys = self._sparse.keys
+        widths = [parts[key].dim for key in keys]
+        sides = [parts[key].feature in users.features for key in keys]
+        runs = [list(run) for _, run in itertools.groupby(range(len(keys)), sides.__getitem__)]
+        columns = ColumnPlan.of(keys, widths, runs).regroup(looked_up, [])
+        repeated = [
+            columns[i].index_select(0, users.owners) if sides[run[0]] else columns[i]
+            for i, run in enumerate(runs)
+        ]
+        return KeyedTensor(keys, widths, torch.cat(repeated, dim=1))
+
     def _compute(self, batch: Batch, looked_up: Any, dense: Any) -> list[Tensor]:
         """Returns the columns of ``_computed``."""
+        users = user_rows_of(batch)
         kinds = {part.kind for part in self._computed}
         embedded = self.dense_ec(dense.to_dict()) if "dense_emb" in kinds else {}
         pooled = looked_up.to_dict() if "mean" in kinds else {}
@@ -198,8 +216,10 @@ class EmbeddingGroupImpl(nn.Module):
             if part.kind == "dense_emb":
                 result.append(embedded[part.key])
             else:
-                length = ids[part.feature].lengths().clamp(min=1).unsqueeze(1)
-                result.append(pooled[part.key] / length)
+                lengths = ids[part.feature].lengths()
+                if users is not None and part.feature in users.features:
+                    lengths = lengths.index_select(0, users.owners)
+                result.append(pooled[part.key] / lengths.clamp(min=1).unsqueeze(1))
         return result
 
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_configs import PoolingType
 from torchrec.modules.embedding_modules import EmbeddingCollection
 
-from tzrec.batch import Batch, JaggedTensor
+from tzrec.batch import Batch, JaggedTensor, UserRows, user_rows_of
 from tzrec.errors import ConfigError
 from tzrec.features.feature import BaseFeature
 from tzrec.modules import jagged
 from tzrec.modules.dense_embedding_collection import DenseEmbeddingCollection, DenseEmbeddingConfig
 from tzrec.modules.embedding_tables import TablePlan, TableUse, dense_embedding_config
+from tzrec.ops import tiling
 
 
 @dataclasses.dataclass
@@ -130,13 +131,28 @@ class SequenceEmbeddingGroupImpl(nn.Module):
             batch: the batch.
             looked_up: result of `lookup`; None looks up now.
         """
+        return self.repeated(self.not_repeated(batch, looked_up), user_rows_of(batch))
+
+    def not_repeated(self, batch: Batch, looked_up: list[Any] | None = None) -> dict[str, Tensor]:
+        """Returns the result of the forward, but steps that are the user's once a user.
+
+        Args:
+            batch: the batch.
+            looked_up: result of `lookup`; None looks up now.
+
+        Returns:
+            As the forward; of a group whose sequence features are all the user's ``.sequence``
+            (U, T, Ds), jagged (sum of lengths, Ds), and ``.sequence_length`` (U,).
+        """
         rows = _Rows(self, batch, self.lookup(batch) if looked_up is None else looked_up)
+        of_users = self._groups_of_users(user_rows_of(batch))
         result: dict[str, Tensor] = {}
         for group, parts in self._sequences.items():
             query = [rows.query(part) for part in self._queries[group]]
             if query:
                 result[f"{group}.query"] = torch.cat(query, dim=1)
-            steps = [rows.steps(part) for part in parts]
+            once = group in of_users
+            steps = [rows.steps(part) if once else rows.repeated_steps(part) for part in parts]
             lengths = steps[0][1]
             values = [value for value, _ in steps]
             if self._jagged[group]:
@@ -150,6 +166,41 @@ class SequenceEmbeddingGroupImpl(nn.Module):
             result[f"{group}.sequence_length"] = lengths
         return result
 
+    def repeated(self, once: dict[str, Tensor], users: UserRows | None) -> dict[str, Tensor]:
+        """Returns the result of the forward, given that of `not_repeated`.
+
+        With ``users`` it also has ``{group}.owners`` (B,), the user of each row, of the groups
+        whose steps are the user's.
+        """
+        result = dict(once)
+        if users is None:
+            return result
+        for group in self._groups_of_users(users):
+            sequence, lengths = f"{group}.sequence", f"{group}.sequence_length"
+            result[f"{group}.owners"] = users.owners
+            if self._jagged[group]:
+                result[sequence], result[lengths] = tiling.repeat_jagged(
+                    once[sequence], once[lengths], users.owners
+                )
+            else:
+                result[sequence] = once[sequence].index_select(0, users.owners)
+                result[lengths] = once[lengths].index_select(0, users.owners)
+        return result
+
+    def keys_of_users(self, users: UserRows | None) -> list[str]:
+        """Returns the keys that `not_repeated` gives once a user."""
+        groups = self._groups_of_users(users)
+        return [f"{g}.{key}" for g in groups for key in ("sequence", "sequence_length")]
+
+    def _groups_of_users(self, users: UserRows | None) -> list[str]:
+        if users is None:
+            return []
+        return [
+            group
+            for group, parts in self._sequences.items()
+            if all(part.feature in users.features for part in parts)
+        ]
+
 
 class _Rows:
     """The looked-up rows of one batch, by part."""
@@ -158,6 +209,7 @@ class _Rows:
         self, impl: SequenceEmbeddingGroupImpl, batch: Batch, looked_up: list[Any]
     ) -> None:
         data_group = impl._data_group
+        self._users = user_rows_of(batch)
         self._collections = dict(zip(impl.ec_dict, looked_up, strict=True))
         self._sequence_dense: Any = batch.sequence_dense_features
         self._ids: Any = {}
@@ -180,26 +232,49 @@ class _Rows:
             values = values * self._ids[part.feature].weights().unsqueeze(1)
         return values, found.lengths()
 
+    def _users_of(self, part: _Part) -> UserRows | None:
+        """Returns the users if the part is theirs."""
+        is_theirs = self._users is not None and part.feature in self._users.features
+        return self._users if is_theirs else None
+
+    def _lengths(self, part: _Part, lengths: Tensor) -> Tensor:
+        """Returns the lengths (B,) of a feature, or (U,) if it is one of the user."""
+        users = self._users_of(part)
+        return lengths if users is None else lengths.narrow(0, 0, users.counts.size(0))
+
     def query(self, part: _Part) -> Tensor:
         """Returns (B, dim) of a feature that is no sequence; 0 where a row has no id."""
         if part.kind != "sparse":
             column: Tensor = self._dense[part.kind][part.key]
             return column
         values, lengths = self._looked_up(part)
+        lengths = self._lengths(part, lengths)
         if part.single_value:
-            return jagged.pad(values, lengths, 1).squeeze(1)
-        return jagged.pool(values, lengths, part.mean)
+            rows = jagged.pad(values, lengths, 1).squeeze(1)
+        else:
+            rows = jagged.pool(values, lengths, part.mean)
+        users = self._users_of(part)
+        return rows if users is None else rows.index_select(0, users.owners)
 
     def steps(self, part: _Part) -> tuple[Tensor, Tensor]:
-        """Returns (steps, dim) of a sequence feature and the steps per row (B,)."""
+        """Returns (steps, dim) of a sequence feature and the steps per row (B,); per user (U,)."""
         if part.kind == "dense":
             dense: JaggedTensor = self._sequence_dense[part.key]
-            return dense.values(), dense.lengths()
+            return dense.values(), self._lengths(part, dense.lengths())
         values, lengths = self._looked_up(part)
         if part.single_value:
-            return values, lengths
+            return values, self._lengths(part, lengths)
         elements: JaggedTensor = self._elements[part.feature]
-        return jagged.pool(values, elements.values(), part.mean), elements.lengths()
+        pooled = jagged.pool(values, elements.values(), part.mean)
+        return pooled, self._lengths(part, elements.lengths())
+
+    def repeated_steps(self, part: _Part) -> tuple[Tensor, Tensor]:
+        """Returns `steps` with those of a user repeated: lengths are (B,)."""
+        values, lengths = self.steps(part)
+        users = self._users_of(part)
+        if users is not None:
+            values, lengths = tiling.repeat_jagged(values, lengths, users.owners)
+        return values, lengths
 
 
 def _part(feature: BaseFeature, key: str | None, dense_emb: DenseEmbeddingConfig | None) -> _Part:

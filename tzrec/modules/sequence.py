@@ -82,6 +82,8 @@ class PoolingEncoder(SequenceEncoder):
         ConfigError: another pooling type.
     """
 
+    reads_query = False
+
     def __init__(
         self,
         sequence_dim: int,
@@ -130,6 +132,8 @@ class SelfAttentionEncoder(SequenceEncoder):
     Raises:
         ConfigError: the heads do not divide the size, or the dropout is outside [0, 1).
     """
+
+    reads_query = False
 
     def __init__(
         self,

@@ -24,9 +24,14 @@ class SequenceEncoder(nn.Module):
         max_seq_length: keep the first n steps, 0 keeps all.
         name: name of the encoder in the config.
 
+    Attributes:
+        reads_query: a row's result depends on its query; else on its sequence alone.
+
     Raises:
         ConfigError: ``max_seq_length`` is negative.
     """
+
+    reads_query = True
 
     def __init__(
         self,
@@ -51,6 +56,10 @@ class SequenceEncoder(nn.Module):
     def output_dim(self) -> int:
         """Returns the size of the output."""
         return self._output_dim
+
+    def _is_repeated(self, grouped: Mapping[str, Tensor]) -> bool:
+        """Returns whether rows of a user have his sequence in common (input tiling, mode 3)."""
+        return f"{self._input}.owners" in grouped
 
     def _sequence(self, grouped: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the sequence (B, T, Ds) and its lengths (B,), cut to ``max_seq_length``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,7 +58,8 @@ class DINEncoder(SequenceEncoder):
         """Returns (B, Ds)."""
         sequence, lengths = self._sequence(grouped)
         query = pad_query(grouped[f"{self._input}.query"], self._query_padding)
-        scores = _step_scores(self, query, sequence, lengths, with_difference=True)
+        steps = _Steps(sequence, lengths, repeated=self._is_repeated(grouped))
+        scores = _step_scores(self, query, steps, with_difference=True)
         return attend(scores, sequence, lengths)
 
 
@@ -121,7 +123,8 @@ class MultiWindowDINEncoder(SequenceEncoder):
         sequence, lengths = self._sequence(grouped)
         query = pad_query(grouped[f"{self._input}.query"], self._query_padding)
         windows = jagged.cut_windows(self.windows, sequence, self._input).to(sequence.dtype)
-        scores = _step_scores(self, query, sequence, lengths, with_difference=False)
+        steps = _Steps(sequence, lengths, repeated=self._is_repeated(grouped))
+        scores = _step_scores(self, query, steps, with_difference=False)
         exists = jagged.mask(sequence, lengths).to(sequence.dtype)
         weighted = self.active(scores) * exists
         # (B, W, T) @ (B, T, Ds): one product for all windows.
@@ -130,11 +133,25 @@ class MultiWindowDINEncoder(SequenceEncoder):
         return torch.cat([(total / count.unsqueeze(2)).flatten(1), query], dim=1)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """What is scored.
+
+    Attributes:
+        sequence: (B, T, Ds).
+        lengths: (B,).
+        repeated: many rows are those of one user, so that few steps are padding.
+    """
+
+    sequence: Tensor
+    lengths: Tensor
+    repeated: bool
+
+
 def _step_scores(
     encoder: DINEncoder | MultiWindowDINEncoder,
     query: Tensor,
-    sequence: Tensor,
-    lengths: Tensor,
+    steps: _Steps,
     *,
     with_difference: bool,
 ) -> Tensor:
@@ -143,13 +160,6 @@ def _step_scores(
     DIN reads ``[q, k, q - k, q * k]``, the multi-window encoder ``[k, q * k, q]``. Scores of
     padded steps are not defined.
     """
-    num_steps = sequence.size(1)
-    if encoder._ragged:
-        steps = jagged.unpad(sequence, lengths)
-        q = query.repeat_interleave(lengths, dim=0)
-    else:
-        steps = sequence.flatten(0, 1)
-        q = query.repeat_interleave(num_steps, dim=0)
     # The first linear map, split by input: what only depends on the query is computed once per
     # row instead of once per step, and q - k needs no product of its own.
     linear = encoder.mlp.first_linear()
@@ -158,11 +168,23 @@ def _step_scores(
         w_q, w_k = w_q + w_difference, w_k - w_difference
     else:
         w_k, w_product, w_q = linear.weight.chunk(3, dim=1)
-    hidden = F.linear(torch.cat([steps, q * steps], dim=1), torch.cat([w_k, w_product], dim=1))
     per_row = F.linear(query, w_q, linear.bias)
-    repeats = lengths if encoder._ragged else num_steps
-    hidden = hidden + per_row.repeat_interleave(repeats, dim=0)
+    sequence, lengths = steps.sequence, steps.lengths
+    num_steps = sequence.size(1)
+    if steps.repeated:
+        # k W_k + (q * k) W_p = k (W_k + diag(q) W_p): half the products, and no row of them is
+        # written that is not an input of the next layer.
+        weights = torch.addcmul(w_k.T, query.unsqueeze(2), w_product.T)
+        hidden = torch.baddbmm(per_row.unsqueeze(1), sequence, weights).flatten(0, 1)
+    else:
+        repeats: Tensor | int = num_steps
+        flat = sequence.flatten(0, 1)
+        if encoder._ragged:
+            repeats, flat = lengths, jagged.unpad(sequence, lengths)
+        q = query.repeat_interleave(repeats, dim=0)
+        hidden = F.linear(torch.cat([flat, q * flat], dim=1), torch.cat([w_k, w_product], dim=1))
+        hidden = hidden + per_row.repeat_interleave(repeats, dim=0)
     scores = encoder.linear(encoder.mlp.after_first_linear(hidden))
-    if encoder._ragged:
+    if encoder._ragged and not steps.repeated:
         return jagged.pad(scores, lengths, num_steps).squeeze(2)
     return scores.view(sequence.size(0), num_steps)

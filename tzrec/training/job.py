@@ -14,6 +14,7 @@ from tzrec import storage
 from tzrec.config.load import save_message
 from tzrec.config.tasks import learns_labels
 from tzrec.constant import TRAIN_EVAL_RESULT_FILENAME, Mode
+from tzrec.datasets.kafka.loader import KafkaLoader
 from tzrec.errors import CheckpointError
 from tzrec.optim.optimizer import build_optimizer
 from tzrec.options import Options
@@ -31,6 +32,7 @@ from tzrec.training.hooks.nonfinite import NonFiniteGuard
 from tzrec.training.hooks.profiler import ProfilerHook
 from tzrec.training.hooks.progress import ProgressHook
 from tzrec.training.hooks.signals import Interrupted, SignalHook
+from tzrec.training.hooks.stream import StreamHook
 from tzrec.training.hooks.tensorboard import TensorBoardHook
 from tzrec.training.location import location
 from tzrec.training.peers import sum_over_ranks
@@ -154,13 +156,13 @@ class TrainingJob:
             model,
             build_optimizer(model, train_config),
             loader=train_loader,
-            hooks=self._hooks(eval_loader),
+            hooks=self._hooks(train_loader, eval_loader),
             num_steps=train_config.num_steps,
             num_epochs=train_config.num_epochs,
             device=self.device,
         )
 
-    def _hooks(self, eval_loader: Any) -> list[Hook]:
+    def _hooks(self, train_loader: Any, eval_loader: Any) -> list[Hook]:
         train_config = self.config.train_config
         first = self.options.rank == 0
         scaled = train_config.HasField("grad_scaler")
@@ -184,6 +186,8 @@ class TrainingJob:
                 evaluate=self._evaluation(eval_loader, signals) if eval_loader else None,
             )
         )
+        if isinstance(train_loader, KafkaLoader):
+            hooks.append(StreamHook(train_loader, signals, train_config.log_step_count_steps))
         if train_config.is_profiling:
             hooks.append(ProfilerHook(self.model_dir / "train_eval_trace"))
         return hooks

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tzrec.config.messages import which_field
+from tzrec.datasets.kafka.loader import KafkaLoader
 from tzrec.datasets.position import DataPosition
 from tzrec.errors import CheckpointError
 from tzrec.protos.train_pb2 import TableMismatch, TrainConfig
@@ -165,10 +166,10 @@ def _restore_progress(trainer: Trainer, checkpoint: Location) -> None:
     else:
         _continue_foreign(trainer, checkpoint)
     logger.info(
-        "going on after step %s, pass %d, %s rows of it are read",
+        "going on after step %s, pass %d, of which %s are read",
         f"{trainer.state.last_step:,}",
         trainer.state.epoch + 1,
-        f"{trainer.state.position.num_rows:,}",
+        trainer.state.position,
     )
 
 
@@ -203,10 +204,15 @@ def _continue_foreign(trainer: Trainer, checkpoint: Location) -> None:
     trainer.state.epoch = int(data.get(_FOREIGN_EPOCHS, 0))
     _restore_watermark(trainer, data)
     _wind(trainer, steps=trainer.state.step, epochs=trainer.state.epoch)
+    known = "which rows of the pass were read is unknown, so the pass starts anew"
+    if isinstance(trainer.loader, KafkaLoader):
+        offsets = {key: data[key] for key in trainer.loader.reader.paths if key in data}
+        if offsets:
+            trainer.state.position = DataPosition.of_offsets(offsets)
+            known = f"it goes on with {trainer.state.position}"
     logger.warning(
-        "%s was not written by this program: which rows of the pass were read is unknown, so the "
-        "pass starts anew; random state and train metrics start afresh",
-        checkpoint,
+        "%s was not written by this program: %s; random state and train metrics start afresh",
+        *(checkpoint, known),
     )
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from tzrec.config.kafka_uri import KafkaUri, is_kafka
 from tzrec.config.model_facts import MODELS
 from tzrec.config.problem import Problem, warning
 from tzrec.config.sampler_facts import sampler_of
 from tzrec.config.validate.frame import Context, quoted
-from tzrec.errors import did_you_mean
+from tzrec.errors import ConfigError, did_you_mean
 from tzrec.protos.data_pb2 import DatasetType, FieldType
 
 _BY_SUFFIX = {".csv": "CsvDataset", ".parquet": "ParquetDataset"}
 _BY_SCHEME = {"odps://": "OdpsDataset", "kafka://": "KafkaDataset"}
 _NESTED = ("ARRAY", "MAP")
-LATER_READERS = tuple(_BY_SCHEME.values())
+LATER_READERS = ("OdpsDataset", "OdpsDatasetV1")
 _SCALARS = ("INT32", "INT64", "STRING", "FLOAT", "DOUBLE", "INT", "BIGINT")
 
 
@@ -33,12 +34,21 @@ def readers(context: Context) -> Iterator[Problem]:
     written = config.data_config.HasField("dataset_type")
     chosen = DatasetType.Name(config.data_config.dataset_type) if written else ""
     for name in ("train_input_path", "eval_input_path"):
+        if is_kafka(getattr(config, name)):
+            continue  # checked by itself
         found = {dataset_type_of(path.strip()) for path in getattr(config, name).split(",")}
         if found & set(LATER_READERS):
             continue  # reported as such
         if not getattr(config, name).strip() or context.for_serving:
             continue
         asked = sorted(found - {""})
+        if chosen == "KafkaDataset" and not asked:
+            yield Problem(
+                name,
+                f"is no topic, but dataset_type is KafkaDataset: {getattr(config, name)}",
+                "a topic is kafka://broker/topic?group.id=NAME",
+            )
+            continue
         if len(asked) > 1:
             yield Problem(name, f"mixes {quoted(asked)} files", "give files of one kind")
         elif asked and chosen and asked[0] != chosen and chosen in _BY_SUFFIX.values():
@@ -54,6 +64,50 @@ def readers(context: Context) -> Iterator[Problem]:
                 f"is missing, and {name} does not end in .csv or .parquet: {getattr(config, name)}",
                 "write dataset_type: ParquetDataset or CsvDataset",
             )
+
+
+def streams(context: Context) -> Iterator[Problem]:
+    """A stream has an address, and nothing is asked of it that only files can do."""
+    config, data = context.config, context.config.data_config
+    paths = {name: getattr(config, name) for name in ("train_input_path", "eval_input_path")}
+    if context.for_serving:
+        return
+    for name, path in paths.items():
+        if is_kafka(path):
+            try:
+                KafkaUri.parse(path)
+            except ConfigError as error:
+                yield Problem(name, error.message, error.hint)
+    if not is_kafka(paths["train_input_path"]):
+        return
+    if data.shuffle:
+        yield Problem(
+            "data_config.shuffle",
+            "is true, but a stream is read in its order",
+            "write shuffle: false; send rows to Kafka in the order to learn from",
+        )
+    if not data.in_order:
+        yield warning("data_config.in_order", "has no effect: a stream is read in its order")
+    if config.train_config.save_checkpoints_epochs and not _ends(paths["train_input_path"]):
+        yield Problem(
+            "train_config.save_checkpoints_epochs",
+            "is set, but a pass over the stream of train_input_path never ends",
+            "use save_checkpoints_steps or save_checkpoints_timestamp_interval",
+        )
+    untyped = [f.input_name for f in data.input_fields if not f.HasField("input_type")]
+    if untyped and not data.input_fields_str.strip():
+        yield Problem(
+            "data_config.input_fields",
+            f"column {untyped[0]!r} has no input_type, which messages do not tell",
+            "write its input_type, or leave input_fields out if messages hold their schema",
+        )
+
+
+def _ends(path: str) -> bool:
+    try:
+        return KafkaUri.parse(path).is_bounded
+    except ConfigError:
+        return True
 
 
 def labels(context: Context) -> Iterator[Problem]:
@@ -247,4 +301,4 @@ def masks(context: Context) -> Iterator[Problem]:
         )
 
 
-RULES = (readers, labels, csv, separators, input_fields, costs, masks)
+RULES = (readers, streams, labels, csv, separators, input_fields, costs, masks)

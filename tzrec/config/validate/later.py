@@ -45,12 +45,12 @@ def data(context: Context) -> Iterator[Problem]:
     data_config = context.config.data_config
     dataset = DatasetType.Name(data_config.dataset_type)
     paths = [] if context.for_serving else ["train_input_path", "eval_input_path"]
-    if data_config.HasField("dataset_type") and dataset not in ("ParquetDataset", "CsvDataset"):
+    if data_config.HasField("dataset_type") and dataset in LATER_READERS:
         paths = []
         yield unsupported(
             "data_config.dataset_type",
             f"reader {dataset} {_LATER}",
-            "this version reads ParquetDataset and CsvDataset",
+            "this version reads ParquetDataset, CsvDataset and KafkaDataset",
         )
     for name in paths:
         kind = dataset_type_of(getattr(context.config, name).strip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from tzrec.config.kafka_uri import is_kafka
 from tzrec.config.problem import Problem, warning
 from tzrec.config.validate.frame import Context
 from tzrec.config.validate.objectives import metric_names
@@ -140,8 +141,8 @@ def event_time(context: Context) -> Iterator[Problem]:
             "train_config.save_checkpoints_timestamp_quorum",
             f"has no effect without {' or '.join(cadences)}",
         )
-    if context.config.data_config.event_time_field:
-        return
+    if context.config.data_config.event_time_field or is_kafka(context.config.train_input_path):
+        return  # Kafka's messages have a time
     for name in cadences:
         if getattr(train, name):
             yield Problem(

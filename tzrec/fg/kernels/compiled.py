@@ -1,7 +1,13 @@
 """All kernels, compiled by numba."""
 
 from tzrec.fg.kernels.compiled_cross import bucket_cross, cross_text
-from tzrec.fg.kernels.compiled_hashing import bucket_ints, bucket_prefixed, bucket_text, hash_text
+from tzrec.fg.kernels.compiled_hashing import (
+    bucket_ints,
+    bucket_parts,
+    bucket_prefixed,
+    bucket_text,
+    hash_text,
+)
 from tzrec.fg.kernels.compiled_maps import build_vocabulary, find_keys, lookup_vocabulary
 from tzrec.fg.kernels.compiled_numbers import (
     format_floats,
@@ -27,6 +33,7 @@ __all__ = [
     "bucket_cross",
     "bucket_ints",
     "bucket_number",
+    "bucket_parts",
     "bucket_prefixed",
     "bucket_text",
     "build_vocabulary",

@@ -12,6 +12,7 @@ from tzrec.fg.kernels.compiled_base import (
     BYTES,
     INTS,
     OUT_WORDS,
+    WORDS,
     helper,
     high_product,
     kernel,
@@ -147,6 +148,33 @@ def bucket_text(
     """Returns the hash of each token modulo ``buckets`` (1 to 2^63 - 1)."""
     out = np.empty(len(starts), dtype=np.uint64)
     _hash_tokens(padded(data), starts, ends, buckets, farm, out)
+    return out.view(np.int64)
+
+
+@kernel(BYTES, INTS, INTS, INTS, WORDS, types.boolean, OUT_WORDS)
+def _hash_parts(
+    data: Any, starts: Any, ends: Any, bounds: Any, buckets: Any, farm: bool, out: Any
+) -> None:
+    for i in range(len(buckets)):
+        first, last = bounds[i], bounds[i + 1]
+        part = out[first:last]
+        _hash_tokens(data, starts[first:last], ends[first:last], buckets[i], farm, part)
+
+
+def bucket_parts(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    bounds: NDArray[np.int64],
+    buckets: NDArray[np.uint64],
+    farm: bool,
+) -> NDArray[np.int64]:
+    """Returns the hash of each token modulo the ``buckets`` of its part.
+
+    Part i is the tokens ``bounds[i]`` to ``bounds[i + 1]``; the parts are all tokens.
+    """
+    out = np.empty(len(starts), dtype=np.uint64)
+    _hash_parts(padded(data), starts, ends, bounds, buckets, farm, out)
     return out.view(np.int64)
 
 

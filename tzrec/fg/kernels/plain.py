@@ -1,7 +1,13 @@
 """All kernels in NumPy, with the results of the compiled ones."""
 
 from tzrec.fg.kernels.plain_cross import bucket_cross, cross_text
-from tzrec.fg.kernels.plain_hashing import bucket_ints, bucket_prefixed, bucket_text, hash_text
+from tzrec.fg.kernels.plain_hashing import (
+    bucket_ints,
+    bucket_parts,
+    bucket_prefixed,
+    bucket_text,
+    hash_text,
+)
 from tzrec.fg.kernels.plain_maps import build_vocabulary, find_keys, lookup_vocabulary
 from tzrec.fg.kernels.plain_numbers import (
     format_floats,
@@ -32,6 +38,7 @@ __all__ = [
     "bucket_cross",
     "bucket_ints",
     "bucket_number",
+    "bucket_parts",
     "bucket_prefixed",
     "bucket_text",
     "build_vocabulary",

@@ -62,6 +62,17 @@ def bucket_text(
     return (hash_text(data, starts, ends, farm) % np.uint64(buckets)).view(np.int64)
 
 
+def bucket_parts(
+    data: Bytes, starts: Ints, ends: Ints, bounds: Ints, buckets: NDArray[np.uint64], farm: bool
+) -> NDArray[np.int64]:
+    """Returns the hash of each token modulo the ``buckets`` of its part.
+
+    Part i is the tokens ``bounds[i]`` to ``bounds[i + 1]``; the parts are all tokens.
+    """
+    sizes = np.repeat(buckets, np.diff(bounds))
+    return (hash_text(data, starts, ends, farm) % sizes).view(np.int64)
+
+
 def bucket_ints(values: NDArray[np.int64], buckets: int, farm: bool) -> NDArray[np.int64]:
     """Returns the bucket of the decimal text of each integer."""
     return bucket_text(*format_ints(values), buckets, farm)

@@ -64,6 +64,8 @@ class Operator(abc.ABC):
     truncates: bool = True
     # Inputs that it takes, None = any number.
     num_inputs: int | None = None
+    # Whether `run` makes one value of each value of its one input, whatever cell that is in.
+    is_elementwise: bool = False
 
     def __init__(self, spec: FeatureSpec, *, farm: bool = False) -> None:
         self.spec = spec

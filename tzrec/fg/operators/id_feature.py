@@ -20,6 +20,7 @@ class IdOperator(Operator):
     def setup(self) -> None:
         """Reads ``weighted``."""
         self.weighted = bool(self.spec.options.get("weighted"))
+        self.is_elementwise = not self.weighted
         if self.weighted and self.spec.is_sequence:
             raise ConfigError(
                 f"id_feature {self.spec.name!r} is weighted and a sequence; steps have no weights"

@@ -19,6 +19,7 @@ class RawOperator(Operator):
     kind = "raw_feature"
     num_inputs = 1
     numeric = True
+    is_elementwise = True
 
     def run(self, columns: Sequence[Ragged]) -> Ragged:
         """Returns the normalised numbers."""

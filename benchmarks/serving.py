@@ -1,0 +1,247 @@
+"""Candidates a second and latency: the bare model, `Predictor`, and `tzrec serve`.
+
+    python benchmarks/serving.py                                    (a quiet machine, 2 cores)
+    python benchmarks/serving.py --fg FG_DAG --input-tile 3 --quantize INT8
+
+One user and 200 candidates a request; DeepFM with feature generation (`serving_model`). All of it
+runs on the same number of threads, one torch thread each:
+
+    model       the exported model on parsed batches
+    rows        `Predictor.predict` on Python lists, on Arrow
+    request     `Predictor.predict_request` on Python lists, on Arrow
+    saturation  `tzrec serve` under wrk, JSON bodies, as many requests as it answers
+    half        the same at half of that rate, arriving at random: the latency to look at
+
+Beside wall time stands CPU time, which other work on the machine changes less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import serving_model
+from serving_load import Load, run_load, write_bodies
+
+REQUESTS = 64
+
+
+def main() -> int:
+    """Builds the artefact where it is missing, measures, prints, and JSON on the last line."""
+    args = parse_arguments()
+    args.dir.mkdir(parents=True, exist_ok=True)
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    export = subprocess.run(
+        [sys.executable, __file__, *sys.argv[1:], "--stage", "build"],
+        check=True, stdout=subprocess.PIPE, text=True, env=one,
+    ).stdout.splitlines()[-1]  # fmt: skip
+    inside = subprocess.run(
+        [sys.executable, __file__, *sys.argv[1:], "--stage", "inside"],
+        check=True, stdout=subprocess.PIPE, text=True, env=one,
+    ).stdout.splitlines()[-1]  # fmt: skip
+    facts: dict[str, Any] = {
+        "fg": args.fg,
+        "candidates": args.candidates,
+        "workers": args.workers,
+        "threads": args.threads,
+        "inside": json.loads(inside),
+    }
+    show_inside(facts["inside"], args)
+    if not args.no_http:
+        facts["http"] = serve_and_load(Path(export), args)
+        show_http(facts, args)
+    print(json.dumps(facts))
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dir", type=Path, default=Path("experiments/serving"))
+    parser.add_argument("--fg", default="FG_NORMAL", choices=serving_model.FG_MODES)
+    parser.add_argument("--candidates", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the server")
+    parser.add_argument("--threads", type=int, default=2, help="model calls at a time, altogether")
+    parser.add_argument("--connections", type=int, default=16, help="at saturation")
+    parser.add_argument("--target", default="torchscript")
+    parser.add_argument("--input-tile", type=int, default=0)
+    parser.add_argument("--quantize", default="")
+    parser.add_argument("--no-http", action="store_true")
+    parser.add_argument("--serve", default="", help="more flags of tzrec serve, in one word")
+    parser.add_argument("--stage", default="", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.stage:
+        print(json.dumps(run_inside(args)) if args.stage == "inside" else export_of(args))
+        raise SystemExit(0)
+    return args
+
+
+def export_of(args: argparse.Namespace) -> Path:
+    """Returns the exported directory, made where it is missing."""
+    from tzrec.deploy.options import ExportOptions
+
+    options = ExportOptions(
+        target=args.target, input_tile=args.input_tile, quantisation=args.quantize
+    )
+    return serving_model.build(args.dir, args.fg, options=options)
+
+
+def run_inside(args: argparse.Namespace) -> dict[str, list[float]]:
+    """Returns measurement → wall and CPU time of a request, in milliseconds."""
+    import pyarrow as pa
+    import torch
+
+    from tzrec.deploy import Predictor
+
+    torch.set_num_threads(1)
+    pa.set_cpu_count(1)
+    predictor = Predictor.load(export_of(args))
+    drawn = serving_model.Requests(args.dir, args.fg)
+    pairs = [drawn.draw(args.candidates) for _ in range(REQUESTS)]
+    rows = [drawn.repeated(*pair) for pair in pairs]
+    types = predictor.column_types
+    typed = [tuple(_arrow(part, types) for part in pair) for pair in pairs]
+    typed_rows = [_arrow(one, types) for one in rows]
+    parsed = [predictor.parse_request(*pair) for pair in pairs]
+    calls: dict[str, tuple[Callable[[Any], object], Sequence[Any]]] = {
+        "model": (predictor.forward, parsed),
+        "rows": (predictor.predict, rows),
+        "rows, Arrow": (predictor.predict, typed_rows),
+        "request": (lambda pair: predictor.predict_request(*pair), pairs),
+        "request, Arrow": (lambda pair: predictor.predict_request(*pair), typed),
+    }
+    return {
+        name: measure(call, inputs, args.threads, args.seconds)
+        for name, (call, inputs) in calls.items()
+    }
+
+
+def _arrow(columns: dict[str, list[Any]], types: dict[str, Any]) -> dict[str, Any]:
+    import pyarrow as pa
+
+    return {name: pa.array(values, types[name]) for name, values in columns.items()}
+
+
+def measure(
+    call: Callable[[Any], object], inputs: Sequence[Any], threads: int, seconds: float
+) -> list[float]:
+    """Returns wall and CPU time of a call in milliseconds, with calls on some threads at once."""
+    for one in inputs[:20]:
+        call(one)
+    counts = [0] * threads
+    until = time.perf_counter() + seconds
+
+    def work(number: int) -> None:
+        while time.perf_counter() < until:
+            call(inputs[(7 * number + counts[number]) % len(inputs)])
+            counts[number] += 1
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
+    wall, cpu = time.perf_counter(), time.process_time()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    calls = sum(counts)
+    return [1e3 * (time.perf_counter() - wall) / calls, 1e3 * (time.process_time() - cpu) / calls]
+
+
+def serve_and_load(export: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Starts `tzrec serve`, loads it, and returns what it came to."""
+    drawn = serving_model.Requests(args.dir, args.fg)
+    bodies = []
+    for _ in range(REQUESTS):
+        context, items = drawn.draw(args.candidates)
+        names = list(items)
+        listed = [dict(zip(names, row, strict=True)) for row in zip(*items.values(), strict=True)]
+        bodies.append({"context": {k: v[0] for k, v in context.items()}, "items": listed})
+    path = write_bodies(args.dir / "bodies.jsonl", bodies)
+    command = [sys.executable, "-m", "tzrec.cli", "serve", str(export), "--port", "0"]
+    command += ["--workers", str(args.workers), "--threads", str(args.threads // args.workers)]
+    with (args.dir / "serve.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, *args.serve.split()], stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        url = wait_for(args.dir / "serve.log", server) + "/v1/predict"
+        run_load(url, path, server=server.pid, seconds=3, connections=4)
+        full = run_load(
+            url, path, server=server.pid, seconds=args.seconds, connections=args.connections
+        )
+        half = run_load(
+            url,
+            path,
+            server=server.pid,
+            seconds=3 * args.seconds,
+            connections=64,
+            rate=full.rate / 2,
+        )
+    finally:
+        server.terminate()
+        server.wait(30)
+    body_kib = path.stat().st_size / REQUESTS / 1024
+    return {"saturation": asdict(full), "half": asdict(half), "body_kib": round(body_kib, 1)}
+
+
+def wait_for(log: Path, server: subprocess.Popen[bytes], seconds: float = 120) -> str:
+    """Returns the address of a server that is ready."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and server.poll() is None:
+        text = log.read_text()
+        if " for http://" in text:
+            url = text.partition(" for http://")[2].split()[0]
+            try:
+                with urllib.request.urlopen(f"http://{url}/ready", timeout=5) as answer:
+                    if answer.status == 200:
+                        return f"http://{url}"
+            except OSError:
+                pass
+        time.sleep(0.2)
+    raise SystemExit(f"the server does not start:\n{log.read_text()}")
+
+
+def show_inside(found: dict[str, list[float]], args: argparse.Namespace) -> None:
+    """Prints what was measured within one process."""
+    print(f"\n{args.fg}, one user x {args.candidates} candidates, {args.threads} threads")
+    print(f"{'':<16}{'candidates/s':>14}{'ms a request':>14}{'CPU ms':>9}{'CPU to model':>14}")
+    for name, (wall, cpu) in found.items():
+        print(
+            f"{name:<16}{1e3 * args.candidates / wall:>14,.0f}{wall:>14.2f}{cpu:>9.2f}"
+            f"{cpu / found['model'][1]:>14.2f}"
+        )
+
+
+def show_http(facts: dict[str, Any], args: argparse.Namespace) -> None:
+    """Prints what the server did."""
+    wall, cpu = facts["inside"]["model"]
+    print(f"\nHTTP, JSON bodies of {facts['http']['body_kib']} KiB, {args.workers} workers")
+    print(f"{'':<12}{'requests/s':>11}{'candidates/s':>14}{'p50 ms':>8}{'p90':>7}{'p99':>7}"
+          f"{'max':>8}{'CPU ms':>8}{'errors':>8}")  # fmt: skip
+    for name in ("saturation", "half"):
+        load = Load(**facts["http"][name])
+        print(
+            f"{name:<12}{load.rate:>11.1f}{load.rate * args.candidates:>14,.0f}{load.p50:>8.2f}"
+            f"{load.p90:>7.2f}{load.p99:>7.2f}{load.max:>8.1f}{load.cpu_ms:>8.2f}{load.errors:>8}"
+        )
+    full = Load(**facts["http"]["saturation"])
+    facts["throughput_to_model"] = round(full.rate * wall / 1e3, 3)
+    facts["cpu_to_model"] = round(full.cpu_ms / cpu, 3)
+    print(
+        f"the server answers {facts['throughput_to_model']:.0%} of the bare model's candidates; "
+        f"its CPU time for each is {facts['cpu_to_model']:.2f} times the model's"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

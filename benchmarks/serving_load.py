@@ -1,0 +1,123 @@
+"""Load on an HTTP server by wrk, closed loop or at a rate; and what the server spends on it.
+
+wrk is a package of Debian: ``apt-get install wrk``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_SCRIPT = """\
+local requests, at = {}, math.random(1, 1000)
+function init(args)
+  for body in io.lines(args[1]) do
+    requests[#requests + 1] = wrk.format("POST", nil, {["Content-Type"] = "application/json"}, body)
+  end
+  math.randomseed(os.time())
+end
+function request()
+  at = at + 1
+  return requests[at % #requests + 1]
+end
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format('\\nRESULT {"requests": %d, "seconds": %f, "p50": %f, "p90": %f, '
+    .. '"p99": %f, "max": %f, "errors": %d}\\n', summary.requests, summary.duration / 1e6,
+    latency:percentile(50) / 1e3, latency:percentile(90) / 1e3, latency:percentile(99) / 1e3,
+    latency.max / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+# Each connection waits so long between its requests that all of them arrive at random.
+_PAUSE = """
+function delay()
+  return -math.log(1 - math.random()) * %f
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a load came to.
+
+    Attributes:
+        rate: requests a second that were answered.
+        p50: milliseconds; as p90, p99 and max.
+        errors: requests without an answer 200.
+        cpu_ms: CPU time of the server for a request, in milliseconds.
+    """
+
+    rate: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+    errors: int
+    cpu_ms: float
+
+
+def write_bodies(path: Path, bodies: Sequence[object]) -> Path:
+    """Writes the bodies of requests, one a line."""
+    path.write_text("".join(json.dumps(body) + "\n" for body in bodies))
+    return path
+
+
+def run_load(
+    url: str,
+    bodies: Path,
+    *,
+    server: int,
+    seconds: float,
+    connections: int,
+    rate: float = 0.0,
+    latency_ms: float = 5.0,
+) -> Load:
+    """Sends requests for some time.
+
+    Args:
+        url: where to.
+        bodies: of `write_bodies`, sent in turn.
+        server: process of the server, the first of its session.
+        seconds: for how long.
+        connections: at a time.
+        rate: requests a second, 0 = as many as are answered.
+        latency_ms: that the requests will have at this rate, roughly.
+    """
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is missing: apt-get install wrk")
+    script = bodies.with_suffix(".lua")
+    pause = max(1e3 * connections / rate - latency_ms, 1.0) if rate else 0.0
+    script.write_text(_SCRIPT + (_PAUSE % pause if rate else ""))
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s"]
+    before = cpu_seconds(server)
+    done = subprocess.run(
+        [*command, "-s", str(script), url, "--", str(bodies)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    spent = cpu_seconds(server) - before
+    found = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+    result = json.loads(found.removeprefix("RESULT "))
+    requests = result.pop("requests")
+    return Load(
+        rate=requests / result.pop("seconds"), cpu_ms=1e3 * spent / max(requests, 1), **result
+    )
+
+
+def cpu_seconds(session: int) -> float:
+    """Returns the CPU time of all processes of a session so far."""
+    total = 0
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (directory / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        if int(fields[3]) == session:
+            total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")

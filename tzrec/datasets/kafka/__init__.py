@@ -1,0 +1,1 @@
+"""Streams of Kafka messages as an input."""

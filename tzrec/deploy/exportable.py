@@ -1,0 +1,80 @@
+"""What torch.export cannot look into, said with operators that it knows.
+
+Every function does what the one of the same name in `tzrec.modules`, `tzrec.ops` or FBGEMM does.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Outer products of a row that exist at one time.
+_PRODUCTS = 256
+
+
+def complete_cumsum(lengths: Tensor) -> Tensor:
+    """Returns (..., B + 1), the sums of all lengths before each row of (..., B), and of all."""
+    return F.pad(torch.cumsum(lengths, -1, dtype=lengths.dtype), [1, 0])
+
+
+def pool(values: Tensor, lengths: Tensor, mean: bool) -> Tensor:
+    """Returns (B, D), the sum or the mean of each row's values; see `tzrec.modules.jagged`."""
+    return F.embedding_bag(
+        torch.arange(values.size(0), device=values.device),
+        values,
+        complete_cumsum(lengths.to(torch.int64)),
+        mode="mean" if mean else "sum",
+        include_last_offset=True,
+    )
+
+
+def max_length(lengths: Tensor) -> int:
+    """Returns the largest of ``lengths`` (B,), at least 1."""
+    return torch.sym_max(lengths.max().item(), 1)
+
+
+def num_padded(lengths: Tensor) -> int:
+    """Returns the largest of ``lengths`` (B,)."""
+    return lengths.max().item()  # type: ignore[return-value]
+
+
+def cut_windows(windows: Tensor, sequence: Tensor, name: str) -> Tensor:
+    """Returns the first T columns of ``windows`` (W, S) for a sequence (B, T, D), T <= S."""
+    torch._check(
+        sequence.size(1) <= windows.size(1),
+        lambda: f"sequence group {name} has a row with more steps than the sum of windows_len",
+    )
+    return windows[:, : sequence.size(1)]
+
+
+def cat_steps(values: list[Tensor], lengths: list[Tensor], names: list[str]) -> Tensor:
+    """Returns (sum of lengths, sum of dims), the features of each step side by side."""
+    for other, name in zip(lengths[1:], names[1:], strict=True):
+        torch._assert_async(
+            (other == lengths[0]).all(),
+            f"sequence features {names[0]} and {name} of one JAGGED_SEQUENCE group differ in "
+            "length; every row needs equal lengths",
+        )
+    return torch.cat(values, dim=1)
+
+
+def outer_linear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Returns ``weight (a_n x b_n) + bias`` (N, O), a few columns of ``a`` at a time.
+
+    The number of pieces must not depend on the number of rows.
+
+    Args:
+        a: (N, H).
+        b: (N, F).
+        weight: (O, H F).
+        bias: (O,).
+    """
+    width = b.size(1)
+    step = max(1, _PRODUCTS // width)
+    result = bias
+    for start in range(0, a.size(1), step):
+        products = (a[:, start : start + step].unsqueeze(2) * b.unsqueeze(1)).flatten(1)
+        part = weight[:, start * width : (start + step) * width]
+        result = result + F.linear(products.to(weight.dtype), part)
+    return result

@@ -1,0 +1,48 @@
+"""A whole traced model for torch.export: sizes that depend on data become symbols of its own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from tzrec.deploy import exportable
+from tzrec.deploy.split import EXPORTABLE, index_jagged
+from tzrec.modules import causal_transformer, jagged
+
+# What torch.export cannot look into → what does the same.
+_SAME = {
+    **EXPORTABLE,
+    torch.ops.fbgemm.asynchronous_complete_cumsum: exportable.complete_cumsum,
+    causal_transformer.num_padded: exportable.num_padded,
+    jagged.cat_steps: exportable.cat_steps,
+    jagged.cut_windows: exportable.cut_windows,
+    jagged.max_length: exportable.max_length,
+    jagged.pool: exportable.pool,
+}
+
+
+def unify(traced: fx.GraphModule) -> fx.GraphModule:
+    """Returns a traced model as a function of the parse keys alone, for `export_graph`.
+
+    Args:
+        traced: of `trace`; not changed. Its second argument, the device, is dropped: a program is
+            compiled for one.
+    """
+    graph = copy.deepcopy(traced.graph)
+    index_jagged(graph)
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    device = inputs[1]
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in _SAME:
+            node.target = _SAME[node.target]
+        elif node.target == "to" and device in node.args:
+            source: Any = node.args[0]
+            node.replace_all_uses_with(source)
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+    if not device.users:
+        graph.erase_node(device)
+    inputs[0].type = dict[str, Tensor]
+    return fx.GraphModule(traced, graph, type(traced).__name__)

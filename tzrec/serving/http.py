@@ -1,0 +1,244 @@
+"""Bodies in, answers out, and what goes wrong on the way: the parts that know no model."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tzrec.serving.arrow import ARROW_STREAM
+from tzrec.serving.errors import RequestError, error_body, of_fault
+from tzrec.serving.faults import Fault
+from tzrec.serving.metrics import Metrics
+from tzrec.serving.options import ServeOptions
+
+logger = logging.getLogger("tzrec")
+
+JSON = "application/json"
+HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+_OTHER_ROUTE = "other"
+_CLOSED_BY_CLIENT = 499
+
+
+def json_response(
+    content: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Returns JSON; arrays of NumPy are written as they are, NaN as null."""
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status, {**HEADERS, **(headers or {})}, media_type=JSON)
+
+
+def error_response(error: RequestError) -> Response:
+    """Returns the answer that an error is."""
+    return json_response(error.body(), error.status, error.headers)
+
+
+async def read_body(request: Request, options: ServeOptions) -> bytes:
+    """Returns the body of a request, and never holds more of it than is allowed.
+
+    Raises:
+        RequestError: 408, 413 or 415.
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise RequestError(415, "compressed", "the body is compressed", hint="send it as it is")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > options.max_body_bytes:
+        raise _too_large(options)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        with anyio.fail_after(options.request_timeout):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > options.max_body_bytes:
+                    raise _too_large(options)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise RequestError(
+            408, "timeout", f"the body did not arrive within {options.request_timeout:g} s"
+        ) from None
+    return b"".join(chunks)
+
+
+def _too_large(options: ServeOptions) -> RequestError:
+    return RequestError(
+        413,
+        "body_too_large",
+        f"the body is larger than {options.max_body_bytes} bytes",
+        hint="send several requests",
+        # What is not read would be taken for the next request.
+        headers={"Connection": "close"},
+    )
+
+
+def content_type(request: Request, known: Sequence[str] = (JSON, ARROW_STREAM)) -> str:
+    """Returns the type of a body.
+
+    Raises:
+        RequestError: 415, it is none of those known.
+    """
+    kind, _, parameters = request.headers.get("content-type", "").partition(";")
+    kind = kind.strip().lower()
+    charset = parameters.replace(" ", "").replace('"', "").lower()
+    if kind not in known or (kind == JSON and charset not in ("", "charset=utf-8")):
+        given = request.headers.get("content-type", "")[:80]
+        raise RequestError(
+            415,
+            "unsupported_media_type",
+            f"the content type is {given!r}, must be {' or '.join(known)}",
+            hint=f"with curl: -H 'Content-Type: {JSON}'",
+        )
+    return kind
+
+
+def accepted_answer(request: Request) -> str:
+    """Returns the type that a client wants: JSON, unless it prefers Arrow.
+
+    Raises:
+        RequestError: 406, it takes neither.
+    """
+    accept = request.headers.get("accept", "*/*")
+    best, chosen = 0.0, ""
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        weight = next((_weight(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
+        if weight > best and kind in (JSON, ARROW_STREAM, "application/*", "*/*"):
+            best, chosen = weight, ARROW_STREAM if kind == ARROW_STREAM else JSON
+    if not chosen:
+        raise RequestError(
+            406, "not_acceptable", f"answers are {JSON} or {ARROW_STREAM}, not {accept[:80]!r}"
+        )
+    return chosen
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+class Guard:
+    """Outermost layer: tokens, the answer to faults of our own, and the time of each request.
+
+    Args:
+        app: the rest.
+        options: with the token.
+        metrics: told of each request.
+        protected: paths, and beginnings of paths that end with ``/``, that need the token.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, options: ServeOptions, metrics: Metrics, protected: Sequence[str]
+    ) -> None:
+        self._app = app
+        self._token = f"Bearer {options.token}".encode() if options.token else b""
+        self._metrics = metrics
+        self._protected = frozenset(path for path in protected if not path.endswith("/"))
+        self._below = tuple(path for path in protected if path.endswith("/"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = _CLOSED_BY_CLIENT
+
+        async def noting_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._metrics.on_flight(1)
+        try:
+            if self._is_refused(scope):
+                await _unauthorized()(scope, receive, noting_send)
+            else:
+                await self._app(scope, receive, noting_send)
+        except Exception:
+            number = secrets.token_hex(6)
+            logger.exception("request %s (%s) failed", number, scope["path"])
+            if status != _CLOSED_BY_CLIENT:
+                raise
+            await _internal(number)(scope, receive, noting_send)
+        finally:
+            self._metrics.on_flight(-1)
+            route = getattr(scope.get("route"), "path", _OTHER_ROUTE)
+            self._metrics.on_request(route, status, time.perf_counter() - started)
+
+    def _is_refused(self, scope: Scope) -> bool:
+        path = scope["path"]
+        if not self._token or not (path in self._protected or path.startswith(self._below)):
+            return False
+        given = next((v for name, v in scope["headers"] if name == b"authorization"), b"")
+        return not hmac.compare_digest(given, self._token)
+
+
+def _unauthorized() -> Response:
+    return error_response(
+        RequestError(
+            401,
+            "unauthorized",
+            "this server needs a token",
+            hint="send the header Authorization: Bearer TOKEN",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    )
+
+
+def _internal(number: str) -> Response:
+    body = error_body(
+        "internal", f"something went wrong in the server; its log says more under {number}"
+    )
+    return json_response(body, 500)
+
+
+def _on_http_error(request: Request, error: HTTPException) -> Response:
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    path = request.url.path[:80]
+    messages = {404: f"there is no {path}", 405: f"{path} does not take {request.method[:20]}"}
+    message = messages.get(error.status_code, error.detail)
+    headers = dict(error.headers or {})
+    hint = "GET /openapi.json lists what there is" if error.status_code == 404 else ""
+    return error_response(
+        RequestError(error.status_code, code, message, hint=hint, headers=headers)
+    )
+
+
+async def _handle_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _on_http_error(request, error)
+
+
+async def _handle_request_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return error_response(error)
+
+
+async def _handle_fault(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Fault)
+    return error_response(of_fault(error))
+
+
+async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=_CLOSED_BY_CLIENT)
+
+
+EXCEPTION_HANDLERS: dict[Any, Any] = {
+    HTTPException: _handle_http_error,
+    RequestError: _handle_request_error,
+    Fault: _handle_fault,
+    ClientDisconnect: _handle_disconnect,
+}

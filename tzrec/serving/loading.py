@@ -1,0 +1,28 @@
+"""Loads what a directory holds, wherever it lies."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from typing import Any
+
+from tzrec import storage
+
+
+def load(directory: str, *, version: str = "") -> Any:
+    """Loads a servable, by a copy of it where it is remote.
+
+    Raises:
+        TzrecError: see `tzrec.serving.servable.load_servable`.
+    """
+    from tzrec.serving.servable import load_servable
+
+    if not storage.is_remote(directory):
+        return load_servable(directory, version=version)
+    copy = tempfile.TemporaryDirectory(prefix="tzrec-model-")
+    storage.download_tree(directory, copy.name)
+    name = version or directory.rpartition("/")[2]
+    servable = load_servable(copy.name, version=name)
+    # Not every file is read while it is loaded.
+    weakref.finalize(servable, copy.cleanup)
+    return servable
