@@ -1,7 +1,7 @@
 """Candidates a second and latency: the bare model, `Predictor`, and `tzrec serve`.
 
-    python benchmarks/serving.py                                    (a quiet machine, 2 cores)
-    python benchmarks/serving.py --fg FG_DAG --input-tile 3 --quantize INT8
+    python benchmarks/serving.py
+    python benchmarks/serving.py --fg FG_DAG --input-tile 3 --quantize INT8 --workers 2
 
 One user and 200 candidates a request; DeepFM with feature generation (`serving_model`). All of it
 runs on the same number of threads, one torch thread each:
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import serving_model
-from serving_load import Load, run_load, write_bodies
+from serving_load import Load, cpu_seconds, run_load, write_bodies
 
 REQUESTS = 64
 
@@ -40,21 +39,13 @@ def main() -> int:
     """Builds the artefact where it is missing, measures, prints, and JSON on the last line."""
     args = parse_arguments()
     args.dir.mkdir(parents=True, exist_ok=True)
-    one = {**os.environ, "OMP_NUM_THREADS": "1"}
-    export = subprocess.run(
-        [sys.executable, __file__, *sys.argv[1:], "--stage", "build"],
-        check=True, stdout=subprocess.PIPE, text=True, env=one,
-    ).stdout.splitlines()[-1]  # fmt: skip
-    inside = subprocess.run(
-        [sys.executable, __file__, *sys.argv[1:], "--stage", "inside"],
-        check=True, stdout=subprocess.PIPE, text=True, env=one,
-    ).stdout.splitlines()[-1]  # fmt: skip
+    export = stage("build")
     facts: dict[str, Any] = {
         "fg": args.fg,
         "candidates": args.candidates,
         "workers": args.workers,
         "threads": args.threads,
-        "inside": json.loads(inside),
+        "inside": json.loads(stage("inside")),
     }
     show_inside(facts["inside"], args)
     if not args.no_http:
@@ -62,6 +53,15 @@ def main() -> int:
         show_http(facts, args)
     print(json.dumps(facts))
     return 0
+
+
+def stage(name: str) -> str:
+    """Runs a part of the benchmark in a process of one OpenMP thread; returns its last line."""
+    command = ["env", "OMP_NUM_THREADS=1", sys.executable, __file__, *sys.argv[1:]]
+    done = subprocess.run(
+        [*command, "--stage", name], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout.splitlines()[-1]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -175,6 +175,7 @@ def serve_and_load(export: Path, args: argparse.Namespace) -> dict[str, Any]:
         )
     try:
         url = wait_for(args.dir / "serve.log", server) + "/v1/predict"
+        wait_until_idle(server.pid)
         run_load(url, path, server=server.pid, seconds=3, connections=4)
         full = run_load(
             url, path, server=server.pid, seconds=args.seconds, connections=args.connections
@@ -209,6 +210,16 @@ def wait_for(log: Path, server: subprocess.Popen[bytes], seconds: float = 120) -
                 pass
         time.sleep(0.2)
     raise SystemExit(f"the server does not start:\n{log.read_text()}")
+
+
+def wait_until_idle(server: int, seconds: float = 120) -> None:
+    """Waits while workers other than the first are still loading."""
+    until = time.monotonic() + seconds
+    spent, before = 1.0, cpu_seconds(server)
+    while spent > 0.1 and time.monotonic() < until:
+        time.sleep(2)
+        now = cpu_seconds(server)
+        spent, before = now - before, now
 
 
 def show_inside(found: dict[str, list[float]], args: argparse.Namespace) -> None:

@@ -82,7 +82,7 @@ def run_load(
     Args:
         url: where to.
         bodies: of `write_bodies`, sent in turn.
-        server: process of the server, the first of its session.
+        server: process of the server; what it started counts too.
         seconds: for how long.
         connections: at a time.
         rate: requests a second, 0 = as many as are answered.
@@ -110,14 +110,23 @@ def run_load(
     )
 
 
-def cpu_seconds(session: int) -> float:
-    """Returns the CPU time of all processes of a session so far."""
-    total = 0
+def cpu_seconds(process: int) -> float:
+    """Returns the CPU time of a process and its descendants so far."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             fields = (directory / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue  # it has just ended
-        if int(fields[3]) == session:
-            total += int(fields[11]) + int(fields[12])
+        number = int(directory.name)
+        parents[number] = int(fields[1])
+        ticks[number] = int(fields[11]) + int(fields[12])
+
+    def belongs(number: int) -> bool:
+        while number not in (0, process):
+            number = parents.get(number, 0)
+        return number == process
+
+    total = sum(spent for number, spent in ticks.items() if belongs(number))
     return total / os.sysconf("SC_CLK_TCK")

@@ -3,9 +3,9 @@
     python benchmarks/tiling.py [--candidates 200] [--steps 50] [--repeats 30]
 
 MultiTowerDIN as examples/multi_tower_din_taobao.config has it (ids ready to use, three histories
-of ``--steps`` clicks), and DeepFM on the Criteo-shaped set with feature generation, half of the
-columns the user's. Weights are random, models are TorchScript, one thread; medians of CPU time in ms. Scores
-of the tiled models are compared with those of the repeated rows.
+of ``--steps`` clicks), and DeepFM on the Criteo-shaped set, half of the columns the user's, with
+and without feature generation. Weights are random, models are TorchScript, one thread; medians of
+CPU time in ms. Scores of the tiled models are compared with those of the repeated rows.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from click_log import click_table
 
-pytest_plugins = ["conftest_s3"]
+pytest_plugins = ["conftest_kafka", "conftest_s3"]
 
 CONFIG = """
 train_input_path: "{root}/train.parquet"

@@ -9,7 +9,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
-from tzrec.errors import CheckpointError, ConfigError
+from tzrec.deploy.options import INTERFACE_DEFAULTS, Asked
+from tzrec.errors import CheckpointError, ConfigError, Unsupported
 from tzrec.main import evaluate, export, predict, predict_checkpoint, train_and_evaluate
 from tzrec.training.checkpoint.find import list_checkpoints, read_results
 
@@ -110,6 +111,34 @@ def test_the_export_computes_in_the_precision_of_export_config(trained, tmp_path
     assert "the export computes in BF16, the model was trained in FP32" in caplog.text
     difference = np.abs(probs[""] - probs["BF16"]).max()
     assert 0 < difference < 0.05
+
+
+def test_the_options_of_an_export(trained, tmp_path, monkeypatch, caplog):
+    """Flags, environment and defaults reach the artefact, and what is not here is refused."""
+    config, _ = trained
+    source = str(tmp_path / "eval.parquet")
+    wanted = {
+        "default": ({}, {"defaults": INTERFACE_DEFAULTS}, "INT8", "INT8"),
+        "environment": ({"QUANT_EMB": "0"}, {"defaults": INTERFACE_DEFAULTS}, "", "0"),
+        "flag": ({"QUANT_EMB": "1"}, {"asked": Asked(quantisation="INT4")}, "INT4", "INT4"),
+    }
+    probs = {}
+    for name, (environment, arguments, kind, said) in wanted.items():
+        with monkeypatch.context() as patch:
+            for variable, text in environment.items():
+                patch.setenv(variable, text)
+            path = export(str(config), str(tmp_path / name), **arguments)
+        manifest = json.loads((path / "manifest.json").read_text())
+        assert manifest["options"]["quantisation"] == kind
+        assert json.loads((path / "model_acc.json").read_text())["QUANT_EMB"] == said
+        predict(source, str(tmp_path / f"out_{name}"), str(path), output_columns="probs")
+        probs[name] = pq.read_table(tmp_path / f"out_{name}" / "part-0.parquet")["probs"].to_numpy()
+    assert "export: quantisation INT8 (default of the command)" in caplog.text
+    gaps = [np.abs(probs[name] - probs["environment"]).max() for name in ("default", "flag")]
+    assert 1e-6 < gaps[0] < gaps[1] < 0.2
+    monkeypatch.setenv("ENABLE_TRT", "1")
+    with pytest.raises(Unsupported, match="ENABLE_TRT=1"):
+        export(str(config), str(tmp_path / "trt"))
 
 
 def test_csv_output(trained, tmp_path):

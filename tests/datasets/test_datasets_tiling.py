@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 from google.protobuf import text_format
+from tiled_requests import merged
 
 from tzrec.batch import Batch
 from tzrec.datasets import tiling
@@ -281,20 +282,15 @@ class TestForms:
             parser.parse_request(request(1, [0, 1]), 2),
             parser.parse_request(request(0, [2, 3, 4]), 3),
         ]
-        found = tiling.merge(requests, OF_USER)
+        found = merged(requests, OF_USER)
         assert found["batch_size"].tolist() == [2, 3]
         assert found["u.lengths"].tolist() == [0, 1]
         assert_same(tiling.untiled(found, OF_USER), plain)
-        with_table = tiling.merge([*requests, tiling.own_users(plain)], OF_USER)
+        with_table = merged([*requests, tiling.own_users(plain)], OF_USER)
         assert with_table["batch_size"].tolist() == [2, 3, 1, 1, 1, 1, 1]
         again = tiling.untiled(with_table, OF_USER)
         for key, value in plain.items():
             assert torch.equal(again[key], torch.cat([value, value])), key
-
-    def test_merged_without_users(self):
-        one = {"p.values": torch.ones(2, 1), "batch_size": torch.tensor(1)}
-        found = tiling.merge([one, one], set())
-        assert found["p.values"].shape == (4, 1)
 
     def test_rows_are_taken_in_any_order(self, features, plain):
         rows = [4, 0, 0, 2]
@@ -312,10 +308,10 @@ class TestToBatch:
     REQUESTS = ((1, [0, 1]), (0, [2, 3, 4]), (0, [1]))
 
     @pytest.fixture(scope="class")
-    def merged(self, features):
+    def tiled(self, features):
         parser = DataParser(features, input_tile=3)
         found = [parser.parse_request(request(u, i), len(i)) for u, i in self.REQUESTS]
-        return tiling.merge(found, OF_USER)
+        return merged(found, OF_USER)
 
     @pytest.fixture(scope="class")
     def expected(self, features):
@@ -323,13 +319,13 @@ class TestToBatch:
         parser = DataParser(features)
         return parser.to_batch(parser.parse(repeated(self.REQUESTS))).to_dict()
 
-    def test_before_the_lookup(self, features, merged, expected):
-        batch = DataParser(features, input_tile=2).to_batch(merged)
+    def test_before_the_lookup(self, features, tiled, expected):
+        batch = DataParser(features, input_tile=2).to_batch(tiled)
         assert batch.user_rows is None
         assert_same(batch.to_dict(), expected)
 
-    def test_after_the_lookup(self, features, merged, expected):
-        batch = DataParser(features, input_tile=3).to_batch(merged)
+    def test_after_the_lookup(self, features, tiled, expected):
+        batch = DataParser(features, input_tile=3).to_batch(tiled)
         assert batch.user_rows.features == OF_USER
         assert batch.user_rows.counts.tolist() == [2, 3, 1]
         assert batch.user_rows.owners.tolist() == [0, 0, 1, 1, 1, 2]
@@ -339,12 +335,12 @@ class TestToBatch:
             name, _, part = key.rpartition(".")
             if name not in OF_USER or key == "age.values":
                 assert torch.equal(found[key], value), key
-            elif part == "weights" and key not in merged:
-                assert found[key].tolist() == [1] * len(merged[f"{name}.values"])
+            elif part == "weights" and key not in tiled:
+                assert found[key].tolist() == [1] * len(tiled[f"{name}.values"])
             elif part == "lengths":
-                assert found[key].tolist() == [*merged[key].tolist(), 0, 0, 0]
+                assert found[key].tolist() == [*tiled[key].tolist(), 0, 0, 0]
             else:
-                assert torch.equal(found[key], merged[key]), key
+                assert torch.equal(found[key], tiled[key]), key
 
     @pytest.mark.parametrize("mode", [2, 3])
     def test_rows_of_their_own_users(self, features, expected, mode):
@@ -356,13 +352,13 @@ class TestToBatch:
         assert_same(flat, tiling.own_users(expected))
         assert_same(parser.to_batch(flat).to_dict(), expected)
 
-    def test_wrong_counts_are_no_scores(self, features, merged):
-        wrong = merged | {"batch_size": torch.tensor([2, 3])}
+    def test_wrong_counts_are_no_scores(self, features, tiled):
+        wrong = tiled | {"batch_size": torch.tensor([2, 3])}
         with pytest.raises(RuntimeError):
             DataParser(features, input_tile=2).to_batch(wrong)
 
-    def test_user_rows_move_with_the_batch(self, features, merged):
-        batch = DataParser(features, input_tile=3).to_batch(merged)
+    def test_user_rows_move_with_the_batch(self, features, tiled):
+        batch = DataParser(features, input_tile=3).to_batch(tiled)
         moved = batch.to(torch.device("meta"))
         assert moved.user_rows.owners.device.type == "meta"
         assert moved.user_rows.counts.device.type == "meta"

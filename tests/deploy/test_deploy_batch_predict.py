@@ -198,7 +198,7 @@ class TestFailures:
             yield from make_batches(at, 1)
             gate.wait(5)
 
-        with pytest.raises(ServingError, match="no batch within 0.2") as error:
+        with pytest.raises(ServingError, match=r"no batch within 0\.2") as error:
             predict_table(double, loader(), ParquetWriter(str(tmp_path)), timeout=0.2)
         gate.set()
         text = str(error.value)

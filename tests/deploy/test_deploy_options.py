@@ -11,6 +11,7 @@ from tzrec.deploy.options import (
     INTERFACE_DEFAULTS,
     Asked,
     ExportOptions,
+    refuse_device,
     refuse_later,
     resolve_options,
 )
@@ -178,3 +179,11 @@ def test_what_comes_later():
     refuse_later(())
     with pytest.raises(Unsupported, match=r"USE_RTP=1, DIST_QUANT=INT8 in the environment"):
         refuse_later(("USE_RTP=1", "DIST_QUANT=INT8"))
+
+
+@pytest.mark.parametrize("name", ["mixed_precision", "quantisation", "sequence_quantisation"])
+def test_devices(name):
+    refuse_device({name: "x"}, "cpu")
+    refuse_device({name: ""}, "cuda")
+    with pytest.raises(Unsupported, match=f"an export with {name} x runs on the CPU only"):
+        refuse_device({name: "x"}, "cuda")

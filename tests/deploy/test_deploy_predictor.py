@@ -358,7 +358,7 @@ class TestLoad:
         manifest = json.loads((copy / artefact.MANIFEST).read_text())
         manifest["options"]["mixed_precision"] = "BF16"
         (copy / artefact.MANIFEST).write_text(json.dumps(manifest))
-        with pytest.raises(Unsupported, match="mixed precision"):
+        with pytest.raises(Unsupported, match="mixed_precision BF16 runs on the CPU"):
             Predictor.load(copy, device="cuda")
 
     def test_importing_the_package_loads_no_torch(self):

@@ -138,6 +138,14 @@ class TestRows:
             "largest_error": first["largest_error"],
         }
 
+    def test_summary(self):
+        table = {"type": "INT8", "bytes": 2**21, "trained_bytes": 6 * 2**20}
+        assert quantise.summary({"a": table, "b": table | {"type": "FP16"}}) == (
+            "2 tables as FP16, INT8: 4.0 MiB instead of 12.0 MiB (3.0 x smaller)"
+        )
+        small = quantise.summary({"a": table | {"bytes": 1536}})
+        assert small == "1 table as INT8: 1.5 KiB instead of 6.0 MiB (4096.0 x smaller)"
+
     @settings(max_examples=60, deadline=None)
     @given(
         seed=st.integers(0, 2**31),

@@ -139,7 +139,8 @@ def made_up(path: Path, root: Path):
     edits = {"data_config.num_workers": 1, "data_config.loader": "THREAD",
              "data_config.batch_size": 64}  # fmt: skip
     if path in (DEMO, FEED):
-        table = feed_table(0, 64) if path == FEED else Shape(prepare(str(path)).config).table(64, seed=1)
+        shape = Shape(prepare(str(path)).config)
+        table = feed_table(0, 64) if path == FEED else shape.table(64, seed=1)
         pq.write_table(table, root / "train.parquet")
         return str(root / "train.parquet"), edits
     words = next(words for words in commands(path) if words[1:3] == ["data", "generate"])

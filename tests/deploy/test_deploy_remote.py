@@ -5,12 +5,14 @@ import json
 
 import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from deploy_fakes import FEATURES, FakeModel, FakeWrapper, fake_data
 from deploy_jobs import make_rows, write_config
 
 from tzrec import storage
+from tzrec.cli import main
 from tzrec.config import prepare
 from tzrec.datasets.data_parser import DataParser
 from tzrec.deploy import Predictor, artefact, part_writer
@@ -202,8 +204,8 @@ class TestLoad:
             Predictor.load("memory://b/e")
 
 
-def test_s3(job, local, s3_url):
-    """Through a real client and server: export there, score from there."""
+def test_s3(job, local, s3_url, tmp_path):
+    """Through a real client and server: export there, score from there, also by the command."""
     target = f"{s3_url}/models/v1"
     export_artefact(**job[0], export_dir=target, options=ExportOptions(quantisation="INT8"))
     with pytest.raises(ExportError, match="exists already"):
@@ -213,5 +215,10 @@ def test_s3(job, local, s3_url):
     difference = predictor.manifest.parity["quantised"]["difference"]["probs"]["largest"]
     gap = predictor.predict(job[1])["probs"] - Predictor.load(local).predict(job[1])["probs"]
     assert 0 < np.abs(gap).max() <= difference + 1e-6
+    pq.write_table(job[1], tmp_path / "rows.parquet")
+    flags = ["--input", str(tmp_path / "rows.parquet"), "--output", str(tmp_path / "out")]
+    assert main(["predict", target, *flags]) == 0
+    found = pq.read_table(tmp_path / "out" / "part-0.parquet")["probs"].to_numpy()
+    np.testing.assert_array_equal(found, predictor.predict(job[1])["probs"])
     with pytest.raises(ServingError, match=r"holds no manifest\.json"):
         Predictor.load(f"{s3_url}/nothing")

@@ -86,6 +86,16 @@ COUNTS = pa.map_(pa.string(), pa.int32())
         ),
         ([{}, None], COUNTS, pa.array([[], None], COUNTS)),
         (pd.Series([{"a": 1}, float("nan")]), COUNTS, pa.array([[("a", 1)], None], COUNTS)),
+        ([True, None], pa.float32(), pa.array([1, None], pa.float32())),
+        ([0.5, 1], pa.float32(), pa.array([0.5, 1], pa.float32())),
+        ([2**24 + 1], pa.float32(), pa.array([2**24 + 1], pa.int64())),
+        ([1e300], pa.float32(), pa.array([float("inf")], pa.float32())),
+        (pd.Series([1, 2], dtype="int16"), pa.float32(), pa.array([1, 2], pa.float32())),
+        (pd.Series([0.5, float("nan")]), pa.float32(), pa.array([0.5, None], pa.float32())),
+        # Types that a reader of files would not leave as they are.
+        (["a", None], pa.large_string(), pa.array(["a", None])),
+        (pa.array(["a"], pa.large_string()), pa.large_string(), pa.array(["a"])),
+        (pa.array([1], pa.int8()), pa.int8(), pa.array([1], pa.int8())),
     ],
 )
 def test_types_of_training(values, trained, expected):
@@ -98,6 +108,43 @@ def test_types_of_training(values, trained, expected):
 def test_no_maps(values):
     with pytest.raises(DataError, match="'c'"):
         one(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "declared", "message"),
+    [
+        ([1.5], pa.int64(), "'c' .double. cannot become int64"),
+        ([[1], [1.5]], pa.list_(pa.int64()), "cannot become list<item: int64>"),
+        ([2**40], pa.int32(), "cannot become int32"),
+        (["x"], pa.float32(), "'c' cannot be read as float"),
+        ([True], pa.string(), "'c' cannot be read as string"),
+    ],
+)
+def test_declared_types_hold(values, declared, message):
+    """What a type cannot hold is not cut down to it."""
+    with pytest.raises(DataError, match=message):
+        one(values, ColumnType(declared, pa.int64()))
+
+
+def test_declared_integers():
+    kind = ColumnType(pa.int64(), pa.int64())
+    assert one([1.0, None], kind).equals(pa.array([1, None], pa.int64()))
+    assert one([7, None], kind).equals(pa.array([7, None], pa.int64()))
+    listed = ColumnType(pa.list_(pa.int32()), pa.int64())
+    assert one([[1, 2], None, []], listed).equals(
+        pa.array([[1, 2], None, []], pa.list_(pa.int32()))
+    )
+
+
+@pytest.mark.parametrize("wanted", [(pa.string(), None), (None, pa.string())])
+def test_columns_of_the_right_type_are_taken_as_they_are(wanted):
+    column = pa.array(["a", None])
+    assert one(column, ColumnType(wanted[0], pa.int64(), wanted[1])) is column
+
+
+def test_bytes_are_no_text_of_training():
+    with pytest.raises(DataError, match="'c' of the rows has type binary"):
+        one([b"a"], ColumnType(None, pa.string(), pa.string()))
 
 
 def test_only_what_is_asked_for():

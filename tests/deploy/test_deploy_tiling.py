@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from deploy_jobs import MODELS, make_rows, write_config
+from tiled_requests import merged
 
 from tzrec.config import prepare
-from tzrec.datasets import tiling
 from tzrec.datasets.data_parser import DataParser
 from tzrec.deploy import torchscript
 from tzrec.deploy.export import export_artefact
@@ -82,7 +82,7 @@ def test_every_model_scripted(jobs, name, mode):
         for context, items in [request_of(table, user, rows)]
     ]
     cases = [([request], data) for request, data in zip(REQUESTS, parsed, strict=True)]
-    cases.append((REQUESTS, tiling.merge(parsed, parser.user_features)))
+    cases.append((REQUESTS, merged(parsed, parser.user_features)))
     own = [(row, [row]) for row in range(13)]
     cases.append((own, parser.parse(rows_of(table, own))))
     with torchscript.inference_mode_of(plain), torch.inference_mode():

@@ -130,6 +130,8 @@ CORPUS = {
         flags("a word that is no choice", "tzrec train: argument --on-mismatch: invalid choice: 'remapp' (choose from …); did you mean 'remap'?", run="train c.config --on-mismatch remapp"),
         flags("eval: flag of training", "tzrec eval: unknown flag --continue", run="eval c.config --continue"),
         flags("export without a directory", "tzrec export: the following arguments are required: --export-dir", run="export c.config"),
+        flags("a type of tables that there is not", "quantisation 'INT9' is not one of '', 'FP32', 'FP16', 'INT8', 'INT4', 'INT2'; did you mean 'INT8'?", run="export c.config --export-dir export --quantize INT9"),
+        flags("time kernels of an export that compiles none", "autotune is for compiled exports", run="export c.config --export-dir export --autotune"),
         flags("predict without an input", "tzrec predict: the following arguments are required: --input/--predict-input-path", run="predict export --output out"),
         flags("predict without an output", "tzrec predict: the following arguments are required: --output/--predict-output-path", run="predict export --input data/eval.parquet"),
         flags("predict without a model", "which model? give an exported directory (--scripted_model_path) or a config (--pipeline_config_path)", run=f"predict {PREDICT}"),
@@ -447,6 +449,8 @@ CORPUS = {
         run("a checkpoint name that there is not", "checkpoint bst does not exist; did you mean 'best'?", needs="run", run="export run/pipeline.config --export-dir export --checkpoint-path bst"),
         run("an asset file is missing", "asset_files: there is no file notes.txt", needs="run", run="export run/pipeline.config --export-dir export --asset-files notes.txt", code=6),
         run("export options that are not JSON", "--additional_export_config is not JSON: …", needs="run", run="export run/pipeline.config --export-dir export --additional-export-config {a}", code=2),
+        run("an entry that contradicts the export", "additional_export_config says QUANT_EMB = 'INT8', the export has '0'", needs="run", run="export run/pipeline.config --export-dir export --additional-export-config '{\"QUANT_EMB\": \"INT8\"}'", code=2),
+        run("two asset files of one name", "asset files data/eval.parquet and ./data/eval.parquet have the same name", needs="run", run="export run/pipeline.config --export-dir export --asset-files data/eval.parquet,./data/eval.parquet", code=6),
         run("items for an export without an item tower", "--item_input_path is for models with an item tower", needs="run", run="export run/pipeline.config --export-dir export --item-input-path x", code=2),
     ],
     "Prediction": [

@@ -47,8 +47,9 @@ class Tiled(nn.Module):
     # typing.Dict: the tracer turns dict[...] into a name that TorchScript does not know.
     def forward(self, parsed: Dict[str, Tensor]) -> Dict[str, Tensor]:  # noqa: UP006
         groups: dict[str, list[Any]] = {"__BASE__": self._features}
-        users: list[Any] = [f for f in self._features if f.name in USERS]
-        tiled = Tiling(parsed, users, self._mode)
+        features: list[Any] = self._features
+        users = frozenset(f.name for f in features if f.name in USERS)
+        tiled = Tiling(parsed, features, users, self._mode)
         batch = Batch()
         batch.user_rows = tiled.rows if self._mode == 3 else None
         add_features(batch, groups, parsed, tiled)

@@ -49,7 +49,7 @@ USERS = {"age": [3, 4, 5], "click__item": ["1;2", "", "7;8;9"]}
 class EagerPredictor(Predictor):
     """The model itself in the place of its export."""
 
-    def __init__(self, config):
+    def __init__(self, config, input_tile=0):
         self.config, self.device = config, torch.device("cpu")
         self.features = build_features(config.data_config, config.feature_configs)
         torch.manual_seed(0)
@@ -57,22 +57,23 @@ class EagerPredictor(Predictor):
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter)
         model.set_is_inference(True)
-        self._wrapper = ScriptWrapper(model)
+        self._wrapper = ScriptWrapper(model, input_tile=input_tile)
         self._parser = self._wrapper._data_parser
         self._rows = None
         self._types = self._column_types()
 
     def forward(self, data):
+        self.last = data
         with torch.no_grad():
             return self._wrapper(data)
 
 
-def retriever_of(root, mode="FG_NORMAL", **more):
+def retriever_of(root, mode="FG_NORMAL", input_tile=0, **more):
     items = Items(pa.array(range(40)), {"cate": pa.array([f"c{i % 4}" for i in range(40)])}, {})
     tree = build_tree(items, leaf_codes(40, 2), 2)
     write_tree(tree, str(root), item_id_field="item", attr_delimiter=",")
     config = text_format.Parse(CONFIG.format(root=root, mode=mode), EasyRecConfig())
-    predictor = EagerPredictor(config)
+    predictor = EagerPredictor(config, input_tile)
     sampler = TDMPredictSampler(config.data_config.tdm_sampler, predictor.column_types)
     sampler.build()
     return TreeRetriever(predictor, sampler, **more)
@@ -93,6 +94,32 @@ def test_scores_are_those_of_whole_rows(tmp_path, mode):
         scores = retriever.predictor.predict(pairs)["probs"]
         np.testing.assert_allclose(found.scores[row], scores, rtol=1e-5)
         assert len(set(scores.tolist())) > 20
+
+
+@pytest.mark.parametrize("input_tile", [2, 3])
+def test_a_tiled_model_reads_users_once(tmp_path, monkeypatch, input_tile):
+    monkeypatch.setattr("tzrec.retrieval.tree_retriever._PAIRS_AT_ONCE", 16)
+    plain = retriever_of(tmp_path / "plain").retrieve(USERS, k=40)
+    retriever = retriever_of(tmp_path / "tiled", input_tile=input_tile)
+    found = retriever.retrieve(USERS, k=40)
+    for row in range(3):
+        expected = dict(zip(plain.ids[row], plain.scores[row], strict=True))
+        scores = [expected[item] for item in found.ids[row]]
+        np.testing.assert_allclose(found.scores[row], scores, rtol=1e-5)
+    data = retriever.predictor.last
+    users, pairs = len(data["age.lengths"]), len(data["item.lengths"])
+    assert users == len(data["click__item.lengths"]) == len(data["batch_size"]) < pairs
+    assert data["batch_size"].sum() == pairs
+
+
+def test_a_tiled_model_whose_users_features_read_nodes(tmp_path, monkeypatch):
+    """Each pair is then a user of its own."""
+    reads_nodes = CONFIG.replace('["user:age", "item:cate"]', '["user:age", "user:cate"]')
+    monkeypatch.setitem(globals(), "CONFIG", reads_nodes)
+    retriever = retriever_of(tmp_path, input_tile=3)
+    assert retriever.mixed_columns == ["age"]
+    retriever.retrieve(USERS, k=3)
+    assert retriever.predictor.last["batch_size"].tolist() == 1
 
 
 def test_rows_together_are_rows_alone_whatever_the_threads(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     """A window of Chromium, driven by playwright."""
     path = os.environ.get("TZREC_TEST_CHROMIUM", CHROMIUM)  # noqa: TID251

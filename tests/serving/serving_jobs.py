@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from tzrec.config import prepare
 from tzrec.deploy.commands import golden_rows
 from tzrec.deploy.export import export_artefact
+from tzrec.deploy.options import ExportOptions
 from tzrec.options import from_environment
 from tzrec.serving.app import create_app
 from tzrec.serving.engine import Engine
@@ -92,13 +93,13 @@ def as_objects(table: pa.Table) -> list[dict]:
     return [{name: columns[name][i] for name in names} for i in range(table.num_rows)]
 
 
-def export_rank(root: Path) -> Path:
+def export_rank(root: Path, **options) -> Path:
     """Exports a model that reads the columns of `make_rows`."""
     pq.write_table(make_rows(64), root / "train.parquet")
-    return export_model(root, FEATURES, MODEL, "FG_DAG")
+    return export_model(root, FEATURES, MODEL, "FG_DAG", **options)
 
 
-def export_model(root: Path, features: str, model: str, fg_mode: str) -> Path:
+def export_model(root: Path, features: str, model: str, fg_mode: str, **options) -> Path:
     """Exports a model that is not trained; ``train.parquet`` lies in the directory."""
     (root / "job.config").write_text(
         f"""
@@ -127,6 +128,7 @@ data_config {{ dataset_type: ParquetDataset batch_size: 32 label_fields: "label"
         golden=golden,
         export_dir=root / "export",
         rows=rows,
+        options=ExportOptions(**options),
     )
     return Path(path)
 

@@ -1,5 +1,6 @@
 """The application over a ranking model: requests, answers, refusals, limits, metrics."""
 
+import asyncio
 import io
 import json
 import logging
@@ -91,6 +92,29 @@ class TestPredict:
         np.testing.assert_allclose(found["outputs"]["probs"], wanted["probs"], rtol=0, atol=1e-6)
         assert len(set(wanted["probs"])) > 1
         assert not servable.is_tiled
+
+    @pytest.mark.parametrize("mode", [2, 3])
+    def test_a_model_that_takes_users_once(self, client, tmp_path, monkeypatch, mode):
+        """Other requests share no user: each row then has its own."""
+        servable = load_servable(export_rank(tmp_path, input_tile=mode))
+        assert servable.is_tiled
+        asked, real = [], servable.predict_request
+        monkeypatch.setattr(
+            servable, "predict_request", lambda *both: asked.append(both) or real(*both)
+        )
+        requests = [{"context": USER, "items": ITEMS, "features": True}, {"rows": ROWS}]
+        with serving(servable) as tiled:
+            for body in requests:
+                found, wanted = (
+                    one.post("/v1/predict", json=body).json()["outputs"] for one in (tiled, client)
+                )
+                assert found.get("__features__") == wanted.get("__features__")
+                np.testing.assert_allclose(found["probs"], wanted["probs"], rtol=0, atol=1e-6)
+            numbers = numbers_of(tiled)
+        ((context, items),) = asked
+        assert (sorted(context), len(context["age"])) == (sorted(CONTEXT), 1)
+        assert len(items["price"]) == 5
+        assert numbers["tzrec_request_rows_sum", "/v1/predict"] == 10
 
     def test_arrow_in_and_out(self, client, expected):
         answer = post_arrow(client, TABLE, Accept=ARROW)
@@ -249,8 +273,6 @@ class TestRefusals:
 
     def test_a_body_that_does_not_come(self, servable):
         """Asked at the level of ASGI, as a test client always sends."""
-        import asyncio
-
         with serving(servable, request_timeout=0.05) as client:
             sent = []
 
@@ -265,7 +287,10 @@ class TestRefusals:
                 "type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"",
                 "headers": [(b"content-type", b"application/json")], "root_path": "",
             }  # fmt: skip
-            asyncio.run(client.app(scope, receive, send))
+            # On a thread: a browser of other tests keeps an event loop in this one.
+            thread = threading.Thread(target=lambda: asyncio.run(client.app(scope, receive, send)))
+            thread.start()
+            thread.join()
         assert sent[0]["status"] == 408
         assert json.loads(sent[1]["body"])["error"]["code"] == "timeout"
 
@@ -350,8 +375,9 @@ class TestToken:
             yield client
 
     @pytest.mark.parametrize(
-        "authorization", [None, "s3cret", "Bearer s3cre", "Bearer s3cret ", "Basic s3cret", "Bearer é"]
-    )  # fmt: skip
+        "authorization",
+        [None, "s3cret", "Bearer s3cre", "Bearer s3cret2", "Basic s3cret", "Bearer é"],
+    )
     @pytest.mark.parametrize("path", ["/v1/schema", "/metrics", "/openapi.json", "/v1/nothing"])
     def test_without_it(self, guarded, path, authorization):
         headers = {} if authorization is None else {"Authorization": authorization.encode()}

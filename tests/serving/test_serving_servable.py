@@ -3,80 +3,25 @@
 import pickle
 import shutil
 
+import jsonschema_rs
 import match_jobs
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
+from export_kinds import make_match, make_tree
 from serving_jobs import export_rank, load_servable, serving
 
-from tzrec.config import prepare
-from tzrec.deploy import Predictor, parts
-from tzrec.deploy.export import export_parts
+from tzrec.deploy import Predictor
 from tzrec.errors import ServingError
-from tzrec.options import from_environment
-from tzrec.retrieval import IndexOptions, Retriever, TreeRetriever
-from tzrec.retrieval.build import index_export
-from tzrec.retrieval.tree_build import Items, build_tree
-from tzrec.retrieval.tree_codes import leaf_codes
-from tzrec.retrieval.tree_files import write_tree
-from tzrec.training.build import build_features, build_model
-
-TDM = """
-train_input_path: "{root}/train.parquet" eval_input_path: "" model_dir: "{root}/run"
-train_config {{ num_epochs: 1
-    sparse_optimizer {{ adagrad_optimizer {{ lr: 0.1 }} constant_learning_rate {{}} }}
-    dense_optimizer {{ adam_optimizer {{ lr: 0.01 }} constant_learning_rate {{}} }} }}
-data_config {{ dataset_type: ParquetDataset batch_size: 32 fg_mode: FG_NORMAL label_fields: "clk"
-  input_fields {{ input_name: "item" input_type: INT64 }}
-  input_fields {{ input_name: "cate" input_type: STRING }}
-  input_fields {{ input_name: "age" input_type: STRING }}
-  input_fields {{ input_name: "click__item" input_type: STRING }}
-  input_fields {{ input_name: "clk" input_type: INT64 }}
-  tdm_sampler {{ item_input_path: "{root}/tree/node_table.txt"
-    edge_input_path: "{root}/tree/edge_table.txt"
-    predict_edge_input_path: "{root}/tree/predict_edge_table.txt" item_id_field: "item"
-    attr_fields: ["item", "cate"] attr_delimiter: "," layer_num_sample: [0, 1, 1, 1, 1, 1, 1] }} }}
-feature_configs {{ id_feature {{ feature_name: "item" expression: "item:item" num_buckets: 99
-    embedding_dim: 8 embedding_name: "item" }} }}
-feature_configs {{ id_feature {{ feature_name: "cate" expression: "item:cate" hash_bucket_size: 9
-    embedding_dim: 4 }} }}
-feature_configs {{ id_feature {{ feature_name: "age" expression: "user:age" num_buckets: 9
-    embedding_dim: 4 }} }}
-feature_configs {{ sequence_feature {{ sequence_name: "click" sequence_length: 8 sequence_delim: ";"
-    features {{ id_feature {{ feature_name: "item" expression: "item:item" num_buckets: 99
-        embedding_dim: 8 embedding_name: "item" }} }} }} }}
-model_config {{
-  feature_groups {{ group_name: "seq" feature_names: ["item", "click__item"] group_type: SEQUENCE }}
-  feature_groups {{ group_name: "rest" feature_names: ["cate", "age"] }}
-  tdm {{ multiwindow_din {{ windows_len: [2, 6] attn_mlp {{ hidden_units: 8 }} }}
-    final {{ hidden_units: 8 }} }}
-  losses {{ binary_cross_entropy {{}} }} }}
-"""
-
-
-def export_in_parts(config_path, root):
-    config = prepare(config_path).config
-    features = build_features(config.data_config, config.feature_configs)
-    torch.manual_seed(1)
-    model = build_model(config, features, with_labels=False).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    model.set_is_inference(True)
-    made = parts.sample_parts(model, config, features, from_environment({}))
-    return export_parts(made, root / "export")
+from tzrec.retrieval import Retriever, TreeRetriever
 
 
 @pytest.fixture(scope="module")
 def match(tmp_path_factory):
     """An export of towers, and ``retriever/`` beside it."""
     root = tmp_path_factory.mktemp("match")
-    export = export_in_parts(match_jobs.write_job(root), root)
-    options = IndexOptions()
-    index_export(str(export), str(root / "items.parquet"), str(root / "retriever"), options,
-                 id_field="item_id")  # fmt: skip
+    make_match(root)
     return root
 
 
@@ -84,19 +29,7 @@ def match(tmp_path_factory):
 def tree(tmp_path_factory):
     """An export of a TDM, and ``tree/`` beside it."""
     root = tmp_path_factory.mktemp("tree")
-    items = Items(pa.array(range(40)), {"cate": pa.array([f"c{i % 4}" for i in range(40)])}, {})
-    nodes = build_tree(items, leaf_codes(40, 2), 2)
-    write_tree(nodes, str(root / "tree"), item_id_field="item", attr_delimiter=",")
-    rows = {
-        "item": [i % 40 for i in range(64)],
-        "cate": [f"c{i % 4}" for i in range(64)],
-        "age": [str(i % 9) for i in range(64)],
-        "click__item": [f"{i % 40};{i % 7}" for i in range(64)],
-        "clk": [i % 2 for i in range(64)],
-    }
-    pq.write_table(pa.table(rows), root / "train.parquet")
-    (root / "job.config").write_text(TDM.format(root=root))
-    export_in_parts(root / "job.config", root)
+    make_tree(root)
     return root
 
 
@@ -108,6 +41,24 @@ def users(num_rows=3):
 def error_of(response):
     error = response.json()["error"]
     return response.status_code, error["code"], error["field"]
+
+
+def send_examples(client, paths):
+    """Sends every example of a description; answers must be as it says."""
+    sent = 0
+    for path, methods in paths.items():
+        if "post" not in methods:
+            continue
+        operation = methods["post"]
+        body = operation["requestBody"]["content"]["application/json"]
+        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        for example in body["examples"].values():
+            jsonschema_rs.validator_for(body["schema"]).validate(example["value"])
+            answer = client.post(path, json=example["value"])
+            assert answer.status_code == 200
+            jsonschema_rs.validator_for(schema).validate(answer.json())
+            sent += 1
+    assert sent >= 2
 
 
 class TestRetriever:
@@ -200,6 +151,7 @@ class TestRetriever:
 
     def test_openapi_describes_what_is_served(self, client):
         paths = client.get("/openapi.json").json()["paths"]
+        send_examples(client, paths)
         assert [p for p in paths if p.startswith("/v1/")] == [
             "/v1/retrieve", "/v1/embed", "/v1/schema"]  # fmt: skip
 
@@ -215,6 +167,7 @@ class TestTowers:
             body = {"tower": "item", "rows": item.to_pylist()}
             found = client.post("/v1/embed", json=body).json()
             np.testing.assert_allclose(found["vectors"], wanted, rtol=0, atol=1e-6)
+            send_examples(client, client.get("/openapi.json").json()["paths"])
             schema = client.get("/v1/schema").json()["embed"]
             assert sorted(schema["item"]["example"]) == ["item_id", "price"]
             assert sorted(schema["user"]["example"]) == ["age", "likes", "user_id"]
@@ -258,6 +211,7 @@ class TestTree:
         assert client.get("/v1/schema").json()["retrieve"]["can_exclude"] is False
 
     def test_predict_and_embed(self, client, tree):
+        send_examples(client, client.get("/openapi.json").json()["paths"])
         row = {"item": 3, "cate": "c3", "age": "3", "click__item": "1;2"}
         found = client.post("/v1/predict", json={"rows": [row]}).json()["outputs"]["probs"]
         columns = {name: [value] for name, value in row.items()}

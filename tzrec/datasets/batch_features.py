@@ -62,8 +62,9 @@ class _Group:
         rows, users = self._sides(features)
         values = [self._parsed[f"{f.name}.values"] for f in rows]
         if users and self._tiled is not None:
-            own = torch.cat([self._parsed[f"{f.name}.values"] for f in users], dim=1)
-            values.append(self._tiled.dense(own))
+            once = torch.cat([self._parsed[f"{f.name}.values"] for f in users], dim=1)
+            own = self._tiled.dense(once).split([f.value_dim for f in users], dim=1)
+            values += [own[i] for i in range(len(users))]
         return KeyedTensor(
             keys=[f.name for f in (*rows, *users)],
             length_per_key=[f.value_dim for f in (*rows, *users)],
@@ -72,49 +73,47 @@ class _Group:
 
     def sparse(self, features: Sequence[BaseFeature]) -> KeyedJaggedTensor:
         rows, users = self._sides(features)
-        values = [self._parsed[f"{f.name}.values"] for f in rows]
-        lengths = [self._row_lengths(f) for f in rows]
-        weights = [self._weights(f) for f in rows] if self._is_weighted else []
-        if users and self._tiled is not None:
-            per_row = torch.cat([self._row_lengths(f) for f in users])
-            ids = torch.cat([self._parsed[f"{f.name}.values"] for f in users])
-            ids, repeated = self._tiled.jagged(ids, per_row, num_keys=len(users))
-            values.append(ids)
-            lengths.append(repeated)
-            if self._is_weighted:
-                own = torch.cat([self._weights(f) for f in users])
-                weights.append(self._tiled.jagged(own, per_row, num_keys=len(users))[0])
-        return KeyedJaggedTensor(
-            keys=[f.name for f in (*rows, *users)],
-            values=torch.cat(values),
-            lengths=torch.cat(lengths),
-            weights=torch.cat(weights) if self._is_weighted else None,
-        )
+        values = [self._parsed[f"{f.name}.values"] for f in (*rows, *users)]
+        lengths = [self._row_lengths(f) for f in (*rows, *users)]
+        weights = [self._weights(f) for f in (*rows, *users)] if self._is_weighted else []
+        return self._keyed([*rows, *users], values, lengths, weights, len(rows))
 
     def steps(self, features: Sequence[BaseFeature]) -> KeyedJaggedTensor:
         """Returns ids per step, of sequences with several."""
         rows, users = self._sides(features)
-        values = [self._parsed[f"{f.name}.key_lengths"] for f in rows]
-        lengths = [self._parsed[f"{f.name}.lengths"] for f in rows]
-        if users and self._tiled is not None:
-            own, repeated = self._tiled.jagged(
-                torch.cat([self._parsed[f"{f.name}.key_lengths"] for f in users]),
-                torch.cat([self._parsed[f"{f.name}.lengths"] for f in users]),
-                num_keys=len(users),
-            )
-            values.append(own)
-            lengths.append(repeated)
+        values = [self._parsed[f"{f.name}.key_lengths"] for f in (*rows, *users)]
+        lengths = [self._parsed[f"{f.name}.lengths"] for f in (*rows, *users)]
+        return self._keyed([*rows, *users], values, lengths, [], len(rows))
+
+    def _keyed(
+        self,
+        features: Sequence[BaseFeature],
+        values: list[Tensor],
+        lengths: list[Tensor],
+        weights: list[Tensor],
+        num_rows: int,
+    ) -> KeyedJaggedTensor:
+        """Returns values, lengths and weights, if there are any, as one tensor each.
+
+        Those of features behind the first ``num_rows`` ones are the users'.
+        """
+        if self._tiled is not None and num_rows < len(features):
+            own = lengths[num_rows:]
+            values[num_rows:], lengths[num_rows:] = self._tiled.jagged(values[num_rows:], own)
+            if weights:
+                weights[num_rows:], _ = self._tiled.jagged(weights[num_rows:], own)
         return KeyedJaggedTensor(
-            keys=[f.name for f in (*rows, *users)],
+            keys=[f.name for f in features],
             values=torch.cat(values),
             lengths=torch.cat(lengths),
+            weights=torch.cat(weights) if weights else None,
         )
 
     def sequence(self, feature: BaseFeature) -> JaggedTensor:
         values = self._parsed[f"{feature.name}.values"]
         lengths = self._parsed[f"{feature.name}.lengths"]
         if self._tiled is not None and feature.name in self._tiled.rows.features:
-            values, lengths = self._tiled.jagged(values, lengths)
+            (values,), (lengths,) = self._tiled.jagged([values], [lengths])
         return JaggedTensor(values=values, lengths=lengths)
 
     def _sides(

@@ -21,8 +21,8 @@ from tzrec.datasets.tiling import (
     BATCH_SIZE,
     Tiling,
     check_input_tile,
-    first_part,
     has_key_lengths,
+    num_rows_of,
     own_users,
     parts_of,
     user_features,
@@ -159,7 +159,7 @@ class DataParser:
             FeatureError: a value that a feature cannot take.
         """
         parsed, _ = self._parse_features(input_data)
-        sizes = {f.name: parsed[f"{f.name}.{first_part(f)}"].size(0) for f in self.features}
+        sizes = {feature.name: num_rows_of(parsed, feature) for feature in self.features}
         of_user = self.user_features
         if not all(sizes[name] == 1 for name in of_user):
             of_user = frozenset()
@@ -251,12 +251,11 @@ class DataParser:
             force_no_tile: features of users have as many rows as others: each row is a user.
         """
         batch = Batch()
-        users = [f for f in self.features if f.name in self.user_features]
         tiled = None
-        if users and force_no_tile:
+        if self.user_features and force_no_tile:
             batch.tile_size = 1
-        elif users:
-            tiled = Tiling(parsed, users, self.input_tile)
+        elif self.user_features:
+            tiled = Tiling(parsed, self.features, self.user_features, self.input_tile)
             batch.user_rows = tiled.rows if self.input_tile == AFTER_LOOKUP else None
         add_features(batch, self._by_group(), parsed, tiled)
         for label in self.labels:

@@ -7,8 +7,8 @@ An artefact exported with ``input_tile`` 2 or 3 has the parse keys of an untiled
     batch_size (U,)  user u has batch_size[u] >= 1 candidates, their sum is B; rows of one user
                      stand together, users in order
 
-So one request is U = 1 and batch_size = B; a table, whose rows have a user each, is U = B and
-batch_size = 1 (`own_users`); several requests are scored at once with (U,) (`merge`).
+So one request is U = 1 and batch_size = B (`DataParser.parse_request`); a table, whose rows have a
+user each, is U = B and batch_size = 1 (`own_users`); several users are scored at once with (U,).
 
 Mode 2 repeats the ids of users before the lookup, mode 3 looks them up once and repeats the
 vectors. Scores are those of the untiled model on repeated rows.
@@ -101,7 +101,7 @@ def one_user(
         row: whose they are.
     """
     names = feature_names(parsed)
-    num_rows = num_rows_of(parsed, names[0]) if names else 0
+    num_rows = _first(parsed, names[0]).size(0) if names else 0
     tiled = dict(parsed)
     for name in names:
         if name in users:
@@ -123,20 +123,6 @@ def untiled(parsed: Mapping[str, Tensor], users: Collection[str]) -> dict[str, T
         for name in names:
             plain |= take(parsed, name, rows)
     return plain
-
-
-def merge(requests: Sequence[Mapping[str, Tensor]], users: Collection[str]) -> dict[str, Tensor]:
-    """Returns tiled requests as one; the rows of the first one come first.
-
-    Args:
-        requests: parse keys with `BATCH_SIZE`, of one model.
-        users: names of the features of the user.
-    """
-    keys = [key for key in requests[0] if key != BATCH_SIZE]
-    merged = {key: torch.cat([request[key] for request in requests]) for key in keys}
-    names = [name for name in feature_names(merged) if name in users]
-    counts = [_counts(request, names) for request in requests]
-    return {**merged, BATCH_SIZE: torch.cat(counts)}
 
 
 def take(parsed: Mapping[str, Tensor], name: str, rows: Tensor) -> dict[str, Tensor]:
@@ -163,11 +149,6 @@ def feature_names(parsed: Mapping[str, Tensor]) -> list[str]:
     return [key.removesuffix(".values") for key in parsed if key.endswith(".values")]
 
 
-def num_rows_of(parsed: Mapping[str, Tensor], name: str) -> int:
-    """Returns the rows of a feature."""
-    return int(_first(parsed, name).size(0))
-
-
 def _first(parsed: Mapping[str, Tensor], name: str) -> Tensor:
     """Returns a tensor that has one row for each row of a feature."""
     lengths = parsed.get(f"{name}.lengths")
@@ -184,7 +165,8 @@ class Tiling:
 
     Args:
         parsed: parse keys with `BATCH_SIZE`.
-        users: features of the user, at least one.
+        features: all of the model.
+        users: names of those of the user, at least one.
         mode: with `BEFORE_LOOKUP` rows of ids are repeated; with `AFTER_LOOKUP` the first U rows
             are the users' and all others are empty. Dense values are always repeated.
 
@@ -193,12 +175,20 @@ class Tiling:
     """
 
     def __init__(
-        self, parsed: Mapping[str, Tensor], users: Sequence[BaseFeature], mode: int
+        self,
+        parsed: Mapping[str, Tensor],
+        features: Sequence[BaseFeature],
+        users: frozenset[str],
+        mode: int,
     ) -> None:
-        first = parsed[f"{users[0].name}.{first_part(users[0])}"]
-        counts = tiling.counts_of(parsed[BATCH_SIZE], first)
-        names = frozenset(feature.name for feature in users)
-        self.rows = UserRows(names, tiling.owners(counts), counts)
+        # A tensor of U rows, and one of B rows.
+        of_user, of_rows = (
+            next((f for f in features if (f.name in users) is side), None) for side in (True, False)
+        )
+        assert of_user is not None
+        counts = tiling.counts_of(parsed[BATCH_SIZE], parsed[_rows_key(of_user)])
+        rows = None if of_rows is None else parsed[_rows_key(of_rows)]
+        self.rows = UserRows(users, counts=counts, owners=tiling.owners(counts, rows))
         self._mode = mode
 
     def dense(self, values: Tensor) -> Tensor:
@@ -206,21 +196,21 @@ class Tiling:
         return values.index_select(0, self.rows.owners)
 
     def jagged(
-        self, values: Tensor, lengths: Tensor, *, num_keys: int = 1
-    ) -> tuple[Tensor, Tensor]:
-        """Returns values and lengths (F * B,) of features, one behind the other.
+        self, values: Sequence[Tensor], lengths: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns values and lengths (B,) of features.
 
         Args:
-            values: (sum of lengths, ...).
-            lengths: (F * U,).
-            num_keys: F.
+            values: of each feature (sum of lengths, ...).
+            lengths: of each feature (U,).
         """
-        counts, owners = self.rows.counts, self.rows.owners
+        owners = self.rows.owners
         if self._mode == AFTER_LOOKUP:
-            return values, tiling.fill_up(lengths, counts, owners)
-        rows = tiling.rows_of_keys(num_keys, counts, owners)
-        repeated: tuple[Tensor, Tensor] = tiling.repeat_jagged(values, lengths, rows)
-        return repeated[0], repeated[1]
+            filled = tiling.fill_up(torch.stack(list(lengths)), owners).unbind(0)
+            return list(values), [filled[i] for i in range(len(lengths))]
+        pairs = zip(values, lengths, strict=True)
+        repeated = [tiling.repeat_jagged(one, length, owners) for one, length in pairs]
+        return [one[0] for one in repeated], [one[1] for one in repeated]
 
 
 def parts_of(feature: BaseFeature) -> list[str]:
@@ -235,9 +225,14 @@ def parts_of(feature: BaseFeature) -> list[str]:
     return parts
 
 
-def first_part(feature: BaseFeature) -> str:
-    """Returns the part that has one row for each row of a feature."""
-    return "lengths" if feature.is_sparse or feature.is_sequence else "values"
+def num_rows_of(parsed: Mapping[str, Tensor], feature: BaseFeature) -> int:
+    """Returns the rows of a feature."""
+    return parsed[_rows_key(feature)].size(0)
+
+
+def _rows_key(feature: BaseFeature) -> str:
+    part = "lengths" if feature.is_sparse or feature.is_sequence else "values"
+    return f"{feature.name}.{part}"
 
 
 def has_key_lengths(feature: BaseFeature) -> bool:

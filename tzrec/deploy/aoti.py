@@ -11,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from tzrec.deploy import torchscript
 from tzrec.deploy.exported import Exported, export_graph
 from tzrec.deploy.machine import check_machine, compiler_options, describe_machine
-from tzrec.deploy.package import Package
+from tzrec.deploy.package import Package, foreign_operators
 from tzrec.deploy.split import split
 from tzrec.deploy.trace import model_name, quiet, trace
 from tzrec.deploy.unify import unify
@@ -77,7 +79,7 @@ def write(
         (work / CODE).write_text(traced.code)
         _write_graph(work, "full", traced)
         if unified:
-            whole = unify(traced)
+            whole = unify(traced, inputs)
             exported = export_graph(whole, dict, inputs, mixed_precision=mixed_precision)
         else:
             parts = split(traced, inputs)
@@ -180,16 +182,34 @@ def _write_graph(work: Path, name: str, module: Any) -> None:
 
 def _compile(exported: Exported, path: Path, options: dict[str, Any], *, name: str) -> None:
     import torch._inductor
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     start = time.monotonic()
     logger.info("export: compiling %s with %s", name, options["cpp.cxx"][1])
+    # Inductor names a library by its code, not by its weights: exports of equal models that run
+    # at the same time would write into each other's.
+    own = f"tzrec_{uuid.uuid4().hex}"
     try:
         with quiet():
             torch._inductor.aoti_compile_and_package(
-                exported.program, package_path=str(path), inductor_configs=options
+                exported.program,
+                package_path=str(path),
+                inductor_configs=options | {"aot_inductor.model_name_for_generated_files": own},
             )
     except Exception as error:
         raise ExportError(
             f"Inductor cannot compile {name}: {error}", hint="export it with target torchscript"
         ) from error
+    finally:
+        for left in Path(cache_dir()).glob(f"*/{own}*"):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+    foreign = foreign_operators(path)
+    if foreign:
+        raise ExportError(
+            f"{name} calls operators that compiled code cannot: {', '.join(foreign)}",
+            hint="export it with target torchscript",
+        )
     logger.info("export: compiled %s in %.0f s", name, time.monotonic() - start)

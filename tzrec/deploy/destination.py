@@ -21,15 +21,17 @@ def refuse_existing(export_dir: str | Path) -> None:
         ExportError: ``export_dir`` exists, or the storage does not answer.
         MissingDependencyError: no installed package knows the scheme of ``export_dir``.
     """
+    target: str | Path = export_dir
     if storage.is_remote(export_dir):
         with _as_export_error(export_dir):
             # Object stores have no directories: one is there when something is in it.
             found = storage.exists(export_dir) or bool(storage.list_directory(export_dir))
     else:
-        found = os.path.lexists(local_path(export_dir))
+        target = local_path(export_dir)
+        found = os.path.lexists(target)
     if found:
         raise ExportError(
-            f"export_dir {export_dir} exists already",
+            f"export_dir {target} exists already",
             hint="name a new directory: an export never overwrites another one",
         )
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tzrec.deploy.jagged_index import rows_of, starts_of, steps_of
+
 # Outer products of a row that exist at one time.
 _PRODUCTS = 256
 
@@ -78,3 +80,12 @@ def outer_linear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         part = weight[:, start * width : (start + step) * width]
         result = result + F.linear(products.to(weight.dtype), part)
     return result
+
+
+def repeat_jagged(values: Tensor, lengths: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns values and lengths of the rows numbered ``rows``."""
+    repeated = lengths.index_select(0, rows)
+    owners = rows_of(repeated)
+    starts = starts_of(lengths).index_select(0, rows)
+    places = starts.index_select(0, owners) + steps_of(repeated, owners)
+    return values.index_select(0, places), repeated

@@ -112,7 +112,7 @@ class _Autocast(nn.Module):
 def _batches(golden: Mapping[str, Tensor], feed: Callable[[Tensors], Any]) -> Iterator[Tensors]:
     """Yields batches that differ in all that may differ."""
     yield dict(golden)
-    yield {key: _twice(key, value) for key, value in golden.items()}
+    yield {key: _twice(value) for key, value in golden.items()}
     yield parity_cases(dict(golden))["two rows without ids"]
     longer = _longer(golden)
     # A model may limit how long a history is.
@@ -121,8 +121,8 @@ def _batches(golden: Mapping[str, Tensor], feed: Callable[[Tensors], Any]) -> It
         yield longer
 
 
-def _twice(key: str, value: Tensor) -> Tensor:
-    return torch.cat([value, value]) if "." in key else value
+def _twice(value: Tensor) -> Tensor:
+    return torch.cat([value, value]) if value.dim() else value
 
 
 def _longer(golden: Mapping[str, Tensor]) -> Tensors:
@@ -190,7 +190,8 @@ def _check_free(
     ]
     for node, (key, dims) in zip(placeholders, free.items(), strict=True):
         for dim in dims:
-            if not isinstance(node.meta["val"].shape[dim], torch.SymInt):
+            size = node.meta["val"].shape[dim]
+            if isinstance(size, int) or size.node.maybe_as_int() is not None:
                 raise ExportError(
                     f"torch.export takes {name} for one size of {key!r} only "
                     f"({tuple(node.meta['val'].shape)}, dimension {dim})",

@@ -220,6 +220,26 @@ def refuse_later(variables: Collection[str]) -> None:
         )
 
 
+def refuse_device(options: Mapping[str, Any], device_type: str) -> None:
+    """Refuses to run an export where it cannot run.
+
+    Args:
+        options: of its manifest.
+        device_type: ``cpu``, ``cuda``, …
+
+    Raises:
+        Unsupported: its tables or its autocast are the CPU's.
+    """
+    if device_type == "cpu":
+        return
+    for name in ("mixed_precision", "quantisation", "sequence_quantisation"):
+        if options.get(name):
+            raise Unsupported(
+                f"an export with {name} {options[name]} runs on the CPU only, not on {device_type}",
+                hint="export the checkpoint again without it",
+            )
+
+
 def _one_of(what: str, value: str, known: Collection[str]) -> None:
     if value not in known:
         raise ConfigError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import json
 import tempfile
 import weakref
 import zipfile
@@ -23,6 +24,7 @@ from tzrec.errors import ServingError
 # Calls that run at the same time; more of them wait. Weights are shared.
 NUM_RUNNERS = 8
 _LIBRARY = ".wrapper.so"
+_FOREIGN = ".wrapper.json"
 _WHOLE = (torch.int32, torch.int64)
 
 
@@ -61,10 +63,11 @@ class Package(nn.Module):
         self._inputs = [_expected(each) for each in inputs]
         self._outputs = list(outputs)
         self._program = _Program(path, device)
-        if self._program.sizes() != (len(inputs), len(outputs)):
+        found = self._program.num_inputs, self._program.num_outputs
+        if found != (len(inputs), len(outputs)):
             raise ServingError(
-                f"{path} has {self._program.sizes()} inputs and outputs, {len(inputs)} and "
-                f"{len(outputs)} are recorded",
+                f"{path} has {found[0]} inputs and {found[1]} outputs, not the "
+                f"{len(inputs)} and {len(outputs)} that are recorded",
                 hint="copy the artefact again, or export the checkpoint again",
             )
 
@@ -96,22 +99,21 @@ class _Program:
         )
         delete = self._library.AOTInductorModelContainerDelete
         weakref.finalize(self, delete, self._container)
+        self.num_inputs = self._number_of("Inputs")
+        self.num_outputs = self._number_of("Outputs")
 
-    def sizes(self) -> tuple[int, int]:
-        """Returns the numbers of inputs and outputs."""
-        found = ctypes.c_size_t(), ctypes.c_size_t()
-        for what, number in zip(("Inputs", "Outputs"), found, strict=True):
-            name = f"AOTInductorModelContainerGetNum{what}"
-            self._call(name, self._container, ctypes.byref(number))
-        return found[0].value, found[1].value
+    def _number_of(self, what: str) -> int:
+        number = ctypes.c_size_t()
+        name = f"AOTInductorModelContainerGetNum{what}"
+        self._call(name, self._container, ctypes.byref(number))
+        return number.value
 
     def run(self, tensors: list[Tensor]) -> list[Tensor]:
         """Runs the program without Python's lock."""
         # Handles of inputs are the program's from here on, those of outputs are ours.
         given = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(tensors)
         inputs = (ctypes.c_void_p * len(given))(*[_pointer(capsule, None) for capsule in given])
-        _, num_outputs = self._sizes = getattr(self, "_sizes", None) or self.sizes()
-        outputs = (ctypes.c_void_p * num_outputs)()
+        outputs = (ctypes.c_void_p * self.num_outputs)()
         stream = None
         if self._device.type == "cuda":
             stream = ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream)
@@ -119,9 +121,9 @@ class _Program:
             "AOTInductorModelContainerRun",
             self._container,
             inputs,
-            ctypes.c_size_t(len(inputs)),
+            ctypes.c_size_t(self.num_inputs),
             outputs,
-            ctypes.c_size_t(num_outputs),
+            ctypes.c_size_t(self.num_outputs),
             stream,
             None,
         )
@@ -134,17 +136,34 @@ class _Program:
             raise ServingError(f"{self._path} failed: {self._last_error()}")
 
     def _last_error(self) -> str:
-        last = self._library.AOTInductorGetLastError
-        last.restype = ctypes.c_char_p
-        text = last()
-        return text.decode(errors="replace").strip() if text else "it says no more"
+        text = ctypes.c_char_p()
+        if self._library.AOTInductorGetLastError(ctypes.byref(text)) or not text.value:
+            return "it says no more"
+        return text.value.decode(errors="replace").strip()
 
 
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-_capsule = ctypes.pythonapi.PyCapsule_New
-_capsule.restype = ctypes.py_object
-_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+# Prototypes of our own: those of ctypes.pythonapi are anybody's to change.
+_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+    ("PyCapsule_New", ctypes.pythonapi)
+)
+
+
+def foreign_operators(path: Path) -> list[str]:
+    """Returns the operators of a package that its C interface has no way to call.
+
+    Args:
+        path: the ``.pt2`` file.
+    """
+    found: list[str] = []
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(_FOREIGN):
+                nodes = json.loads(archive.read(name))["nodes"]
+                found += [node["node"]["target"] for node in nodes]
+    return sorted(set(found))
 
 
 def _load_library(path: Path) -> ctypes.CDLL:
@@ -183,7 +202,5 @@ def _fitting(data: Mapping[str, Tensor], expected: _Expected) -> Tensor:
     if len(sizes) != expected.num_dims or any(sizes[i] != n for i, n in expected.fixed):
         wanted = dict(expected.fixed)
         shape = ", ".join(str(wanted.get(i, "any")) for i in range(expected.num_dims))
-        raise ServingError(
-            f"input {expected.name} has shape {list(sizes)}, it must be [{shape}]"
-        )
+        raise ServingError(f"input {expected.name} has shape {list(sizes)}, it must be [{shape}]")
     return tensor.contiguous()

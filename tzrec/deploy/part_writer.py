@@ -99,10 +99,11 @@ class _Gate:
         self._cases = parity_cases(inputs)
         if options.input_tile:
             self._users = tiling.user_features(part.features)
-            one_user = tiling.one_user(inputs, self._users)
             self.inputs = tiling.own_users(inputs)
-            self._cases = parity_cases(self.inputs) | {"one user": one_user}
-            if not self._users:
+            self._cases = parity_cases(self.inputs)
+            if self._users:
+                self._cases["one user"] = tiling.one_user(inputs, self._users)
+            else:
                 logger.warning("export: no feature is the user's alone: nothing is tiled")
 
     def write_and_compare(self, work: Path) -> dict[str, Any]:

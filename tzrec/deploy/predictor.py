@@ -18,10 +18,11 @@ from tzrec.datasets.schema import input_fields
 from tzrec.datasets.tiling import own_users
 from tzrec.deploy import artefact, assets, golden, targets, torchscript
 from tzrec.deploy.golden_rows import check_golden_rows, load_golden_rows
+from tzrec.deploy.options import refuse_device
 from tzrec.deploy.remote import Staged, staged
-from tzrec.deploy.rows import ColumnType, request_columns, to_columns
+from tzrec.deploy.rows import ColumnType, repeat_short, request_columns, to_columns
 from tzrec.deploy.verify import compare, difference_table
-from tzrec.errors import ServingError, Unsupported
+from tzrec.errors import ServingError
 from tzrec.features.feature import FgMode
 from tzrec.training.build import build_features
 
@@ -99,8 +100,7 @@ class Predictor:
         directory = files.directory
         manifest = artefact.verify_artefact(directory)
         where = torch.device(device)
-        if manifest.options.get("mixed_precision") and where.type != "cpu":
-            raise Unsupported(f"an export with mixed precision on {where} comes later")
+        refuse_device(manifest.options, where.type)
         config = load_pipeline_config(directory / artefact.PIPELINE_CONFIG, True)
         assets.resolve_feature_assets(config, directory)
         module = targets.load_model(directory, manifest.target, where)
@@ -126,6 +126,11 @@ class Predictor:
     def columns(self, rows: Any, names: Sequence[str]) -> dict[str, pa.Array]:
         """Returns some of `input_columns` of rows, typed as `predict` does."""
         return to_columns(rows, {name: self._types[name] for name in names})
+
+    @property
+    def input_tile(self) -> int:
+        """How the model repeats features of users, see `tzrec.datasets.tiling`; 0 = not."""
+        return self._parser.input_tile
 
     @property
     def output_names(self) -> list[str]:
@@ -177,7 +182,11 @@ class Predictor:
     def parse_request(self, context: Any, items: Any) -> dict[str, Tensor] | None:
         """Returns the parse keys of a request, the input of `forward`; None for no items."""
         columns, num_items = request_columns(context, items, self._types)
-        return self._parser.parse_request(columns, num_items) if num_items else None
+        if not num_items:
+            return None
+        if not self._parser.input_tile:
+            columns = repeat_short(columns, num_items)
+        return self._parser.parse_request(columns, num_items)
 
     def _scores(self, parsed: dict[str, Tensor] | None) -> dict[str, np.ndarray]:
         if parsed is None:

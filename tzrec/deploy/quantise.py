@@ -271,6 +271,11 @@ def summary(report: dict[str, Any]) -> str:
     kinds = sorted({table["type"] for table in report.values()})
     after, before = (sum(t[key] for t in report.values()) for key in ("bytes", "trained_bytes"))
     return (
-        f"{len(report)} tables as {', '.join(kinds)}: {after / 2**20:,.1f} MiB instead of "
-        f"{before / 2**20:,.1f} MiB ({before / max(after, 1):.1f} x smaller)"
+        f"{len(report)} table{'s' * (len(report) > 1)} as {', '.join(kinds)}: {_size(after)} instead of {_size(before)} "
+        f"({before / max(after, 1):.1f} x smaller)"
     )
+
+
+def _size(num_bytes: int) -> str:
+    mib = num_bytes / 2**20
+    return f"{mib:,.1f} MiB" if mib >= 1 else f"{num_bytes / 2**10:,.1f} KiB"

@@ -59,42 +59,32 @@ class Use:
 
 
 @torch.fx.wrap
-def chosen(features: KeyedJaggedTensor, names: List[str]) -> KeyedJaggedTensor:  # noqa: UP006
-    """Returns the ids of the named features, in that order; a name may come twice."""
-    keys = features.keys()
-    if keys == names:
-        return features
-    return features.permute([keys.index(name) for name in names])
-
-
-@torch.fx.wrap
 def look_up(
-    features: KeyedJaggedTensor,
+    ids: Tensor,
+    lengths: Tensor,
+    weights: Optional[Tensor],  # noqa: UP045
     store: Tensor,
     tables: List[Tensor],  # noqa: UP006
     sizes: List[int],  # noqa: UP006
     pooling: int,
-    is_weighted: bool,
 ) -> Tensor:
     """Returns rows of narrow tables as float32.
 
     Args:
-        features: ids, one feature a table use.
+        ids: of all uses, one use after another.
+        lengths: ids per row (uses * B,).
+        weights: of the ids, None = all 1.
         store: bytes of all tables.
         tables: per use: placement, offset, type, rows; then where its columns start; a counter.
         sizes: columns in total, then the widest table of INT2, INT4, INT8, FP16.
         pooling: number of FBGEMM.
-        is_weighted: rows are multiplied by the weights of their ids.
 
     Returns:
         (B, columns of all uses) when pooled, else (ids, columns of a table).
     """
     # Ids below 0 become large ones, as the check lets -1 pass.
-    ids = torch.bitwise_and(features.values().to(torch.int64), 9223372036854775807)
-    offsets = features.offsets().to(ids.dtype)
-    weights: Optional[Tensor] = None  # noqa: UP045
-    if is_weighted:
-        weights = features.weights()
+    ids = torch.bitwise_and(ids.to(torch.int64), 9223372036854775807)
+    offsets = torch.ops.fbgemm.asynchronous_complete_cumsum(lengths).to(torch.int64)
     # Mode 0 raises; the lookup itself would read the rows of the table that follows.
     torch.ops.fbgemm.bounds_check_indices(tables[3], ids, offsets, 0, tables[5])
     return torch.ops.fbgemm.int_nbit_split_embedding_codegen_lookup_function(
@@ -121,21 +111,6 @@ def look_up(
     )
 
 
-@torch.fx.wrap
-def by_key(
-    rows: Tensor,
-    features: KeyedJaggedTensor,
-    keys: List[str],  # noqa: UP006
-) -> Dict[str, JaggedTensor]:  # noqa: UP006
-    """Returns key → its rows, of rows of all features one after another."""
-    lengths = features.lengths().view(len(keys), -1)
-    parts = rows.split(features.length_per_key())
-    result: Dict[str, JaggedTensor] = {}  # noqa: UP006
-    for i, key in enumerate(keys):
-        result[key] = JaggedTensor(values=parts[i], lengths=lengths[i])
-    return result
-
-
 class _Lookup(nn.Module):
     """One call of the kernel.
 
@@ -143,7 +118,6 @@ class _Lookup(nn.Module):
         store: bytes of all tables.
         uses: features, in the order of the result.
         pooling: number of FBGEMM.
-        is_weighted: rows are multiplied by weights.
     """
 
     store: Tensor
@@ -154,9 +128,7 @@ class _Lookup(nn.Module):
     starts: Tensor
     wrong_ids: Tensor
 
-    def __init__(
-        self, store: Tensor, uses: Sequence[Use], *, pooling: int, is_weighted: bool = False
-    ) -> None:
+    def __init__(self, store: Tensor, uses: Sequence[Use], *, pooling: int) -> None:
         super().__init__()
         tables = [use.table for use in uses]
         dims = [table.dim for table in tables]
@@ -166,7 +138,6 @@ class _Lookup(nn.Module):
         ]
         self._sizes = [sum(dims), *widest]
         self._pooling = pooling
-        self._is_weighted = is_weighted
 
         def buffer(name: str, values: list[int], dtype: torch.dtype) -> None:
             self.register_buffer(name, torch.tensor(values, dtype=dtype))
@@ -179,8 +150,13 @@ class _Lookup(nn.Module):
         buffer("starts", [0, *itertools.accumulate(dims)], torch.int32)
         buffer("wrong_ids", [0], torch.int64)
 
-    def forward(self, features: KeyedJaggedTensor) -> Tensor:
-        """Returns the rows of ``features``, one key a use; see `look_up`."""
+    def forward(
+        self,
+        ids: Sequence[Tensor],
+        lengths: Sequence[Tensor],
+        weights: Optional[Sequence[Tensor]] = None,  # noqa: UP045
+    ) -> Tensor:
+        """Returns the rows of the ids of each use; see `look_up`."""
         tables = [
             self.placements,
             self.offsets,
@@ -190,7 +166,13 @@ class _Lookup(nn.Module):
             self.wrong_ids,
         ]
         found: Tensor = look_up(
-            features, self.store, tables, self._sizes, self._pooling, self._is_weighted
+            torch.cat(list(ids)),
+            torch.cat(list(lengths)),
+            torch.cat(list(weights)) if weights is not None else None,
+            self.store,
+            tables,
+            self._sizes,
+            self._pooling,
         )
         return found
 
@@ -206,12 +188,13 @@ class QuantisedBags(nn.Module):
 
     def __init__(self, store: Tensor, uses: Sequence[Use], *, is_weighted: bool) -> None:
         super().__init__()
+        self._is_weighted = is_weighted
         self._keys = [use.key for use in uses]
         self._dims = [use.table.dim for use in uses]
         poolings = list(dict.fromkeys(use.pooling for use in uses))
         groups = [[i for i, use in enumerate(uses) if use.pooling == p] for p in poolings]
         self.lookups = nn.ModuleList(
-            _Lookup(store, [uses[i] for i in group], pooling=_POOLINGS[p], is_weighted=is_weighted)
+            _Lookup(store, [uses[i] for i in group], pooling=_POOLINGS[p])
             for p, group in zip(poolings, groups, strict=True)
         )
         self._names = [[uses[i].feature for i in group] for group in groups]
@@ -224,10 +207,12 @@ class QuantisedBags(nn.Module):
 
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
         """Returns the rows (B, columns of all keys)."""
-        found = [
-            lookup(chosen(features, names))
-            for lookup, names in zip(self.lookups, self._names, strict=True)
-        ]
+        by_name = features.to_dict()
+        found = []
+        for lookup, names in zip(self.lookups, self._names, strict=True):
+            used = [by_name[name] for name in names]
+            weights = [ids.weights() for ids in used] if self._is_weighted else None
+            found.append(lookup([i.values() for i in used], [i.lengths() for i in used], weights))
         values = found[0]
         if len(found) > 1:
             parts = [f.split(widths, dim=1) for f, widths in zip(found, self._widths, strict=True)]
@@ -251,9 +236,14 @@ class QuantisedSequences(nn.Module):
 
     def forward(self, features: KeyedJaggedTensor) -> Dict[str, JaggedTensor]:  # noqa: UP006
         """Returns key → rows (ids, dim) and ids per row."""
-        features = chosen(features, self._names)
-        found: Dict[str, JaggedTensor] = by_key(self.lookup(features), features, self._keys)  # noqa: UP006
-        return found
+        by_name = features.to_dict()
+        used = [by_name[name] for name in self._names]
+        ids, lengths = [i.values() for i in used], [i.lengths() for i in used]
+        rows = self.lookup(ids, lengths).split([values.size(0) for values in ids])
+        return {
+            key: JaggedTensor(values=rows[i], lengths=lengths[i])
+            for i, key in enumerate(self._keys)
+        }
 
 
 def _runs(groups: Sequence[Sequence[int]]) -> Sequence[list[list[int]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ import pyarrow as pa
 from tzrec.datasets.schema import accepted_type, cast_column, check_column_type
 from tzrec.errors import DataError, did_you_mean
 from tzrec.fg.columns import is_list
+
+# Bytes of a text that holds one value, most likely, with its offsets.
+_SHORT_TEXT = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +37,13 @@ class ColumnType:
         """Type of which columns are taken as they are; None where that is not known."""
         if self.declared is not None or self.trained is None:
             return self.declared
-        is_final = accepted_type(self.trained) == self.trained
-        return self.trained if is_final and not _has(pa.types.is_null, self.trained) else None
+        return self.trained if accepted_type(self.trained) == self.trained else None
 
     @functools.cached_property
     def direct(self) -> pa.DataType | None:
         """Type that a list of Python values becomes at once; None where its values tell."""
         kind = self.settled
-        if kind is None or _has(pa.types.is_integer, kind):
+        if kind is None or _holds_integers(kind):
             return None  # Arrow would cut 1.5 down to 1
         return kind if pa.types.is_floating(kind) else self.declared
 
@@ -103,6 +105,27 @@ def request_columns(
         )
     candidates = to_columns(items, own)
     return columns | candidates, _common_length(candidates)
+
+
+def repeat_short(columns: Mapping[str, pa.Array], num_rows: int) -> dict[str, pa.Array]:
+    """Returns columns of a request with the short ones of one row repeated.
+
+    Making a feature of a number or a word for all rows takes no longer than making it once and
+    repeating the feature; a history is better left alone.
+
+    Args:
+        columns: of ``num_rows`` rows, or of one.
+        num_rows: of the others.
+    """
+    short = {n: column for n, column in columns.items() if len(column) == 1 and _is_short(column)}
+    return {**columns, **{name: pa.repeat(column[0], num_rows) for name, column in short.items()}}
+
+
+def _is_short(column: pa.Array) -> bool:
+    kind = column.type
+    if pa.types.is_string(kind):
+        return column.nbytes <= _SHORT_TEXT
+    return pa.types.is_primitive(kind)
 
 
 def _common_length(columns: Mapping[str, pa.Array]) -> int:
@@ -176,7 +199,7 @@ def _array(name: str, values: Any, wanted: ColumnType) -> pa.Array:
     if hasattr(values, "to_numpy") and isinstance(values.dtype, np.dtype):
         values = values.to_numpy()  # pyarrow takes much longer for a Series
     declared = wanted.declared
-    kind = None if declared is not None and _has(pa.types.is_integer, declared) else declared
+    kind = None if declared is not None and _holds_integers(declared) else declared
     try:
         array = pa.array(values, type=kind, from_pandas=nan_is_null)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -249,10 +272,9 @@ def _as_trained(found: pa.DataType, trained: pa.DataType) -> pa.DataType:
     return found
 
 
-def _has(is_kind: Callable[[pa.DataType], bool], found: pa.DataType) -> bool:
-    """Tells whether a type, or one inside it, is of a kind."""
-    inner = (found.field(i).type for i in range(found.num_fields))
-    return is_kind(found) or any(_has(is_kind, kind) for kind in inner)
+def _holds_integers(kind: pa.DataType) -> bool:
+    inner = (kind.field(i).type for i in range(kind.num_fields))
+    return bool(pa.types.is_integer(kind)) or any(map(_holds_integers, inner))
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, fx
 
 from tzrec.batch import JaggedTensor, KeyedJaggedTensor
-from tzrec.deploy import exportable, jagged_index
+from tzrec.deploy import exportable, jagged_index, quantised
+from tzrec.deploy.quantised import look_up
 from tzrec.deploy.trace import GROUP
 from tzrec.errors import ExportError
 from tzrec.modules import causal_transformer, jagged
@@ -46,6 +47,10 @@ _OF_DATA = frozenset(
 )
 # What torch.export cannot look into behind the cut → what does the same.
 EXPORTABLE: dict[Any, Any] = {outer_linear: exportable.outer_linear}
+# Functions that take rows of tables.
+LOOKUPS: frozenset[Any] = frozenset({look_up})
+# Methods that give Python a value of a tensor.
+_OF_VALUES = frozenset({"item", "tolist"})
 # Values that are made again of a tensor behind the cut.
 _OF_SHAPE = frozenset({"size", "dim", "numel"})
 _CONSTANTS = (int, float, bool, str, torch.dtype, torch.Size, type(None))
@@ -75,19 +80,23 @@ def split(traced: fx.GraphModule, data: Mapping[str, Tensor]) -> Split:
     Raises:
         ExportError: a value that is no tensor would have to cross the cut.
     """
-    kinds = _kinds(traced, data)
+    kinds = kinds_of(traced, data)
     graph = copy.deepcopy(traced.graph)
-    index_jagged(graph, {node for node in graph.nodes if _is_computed(node, kinds)})
+    computed = {node for node in graph.nodes if _is_computed(node, kinds)}
+    index_jagged(graph, kinds, computed=computed)
     _join_columns(graph, kinds)
     sparse = _sparse_nodes(graph, kinds)
     return _Cut(traced, graph, sparse, kinds).parts()
 
 
-def index_jagged(graph: fx.Graph, computed: set[fx.Node] | None = None) -> None:
+def index_jagged(
+    graph: fx.Graph, kinds: Mapping[str, Any], *, computed: set[fx.Node] | None = None
+) -> None:
     """Replaces operators on jagged rows by lookups with an index (see `jagged_index`).
 
     Args:
         graph: changed in place.
+        kinds: of `kinds_of`.
         computed: nodes whose padding is replaced; None = all.
     """
     index = _Index(graph)
@@ -99,7 +108,7 @@ def index_jagged(graph: fx.Graph, computed: set[fx.Node] | None = None) -> None:
                 new = graph.call_function(
                     jagged_index.unpad, (padded, index.rows(lengths), index.steps(lengths))
                 )
-            elif _repeats_rows(node):
+            elif _repeats_rows(node, kinds):
                 rows = index.rows(node.args[1])
                 new = graph.call_function(jagged_index.repeat, (node.args[0], rows))
             elif node.target is jagged.pad and (computed is None or node.args[0] in computed):
@@ -155,15 +164,21 @@ def _join_columns(graph: fx.Graph, kinds: Mapping[str, Any]) -> None:
             node.args = (joined,)
 
 
-def _repeats_rows(node: fx.Node) -> bool:
-    if node.op != "call_method" or node.target != "repeat_interleave":
+def _repeats_rows(node: fx.Node, kinds: Mapping[str, Any]) -> bool:
+    if node.op != "call_method" or node.target != "repeat_interleave" or len(node.args) < 2:
         return False
     dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim")
-    return len(node.args) > 1 and isinstance(node.args[1], fx.Node) and bool(dim == 0)
+    numbers = node.args[1]
+    return isinstance(numbers, fx.Node) and _is_tensor(numbers, kinds) and bool(dim == 0)
 
 
-def _kinds(traced: fx.GraphModule, data: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Returns node name → dtype of a tensor, or class of another value."""
+def kinds_of(traced: fx.GraphModule, data: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Returns node name → dtype of a tensor, or class of another value.
+
+    Args:
+        traced: of `trace`.
+        data: a batch in parse keys.
+    """
     found: dict[str, Any] = {}
 
     class Recorder(fx.Interpreter):
@@ -197,8 +212,12 @@ def _is_computed(node: fx.Node, kinds: Mapping[str, Any]) -> bool:
 
 def _looks_up(node: fx.Node, kinds: Mapping[str, Any]) -> bool:
     """Whether a module is called with ids, or anything with a container of ids."""
+    if node.target in LOOKUPS:
+        return True
     types = [kinds.get(before.name) for before in node.all_input_nodes]
     if node.op == "call_module" and any(kind in (torch.int64, torch.int32) for kind in types):
+        return True
+    if node.target is quantised.look_up:
         return True
     return any(kind in (KeyedJaggedTensor, JaggedTensor) for kind in types)
 
@@ -223,6 +242,8 @@ def _must_be_sparse(node: fx.Node, kinds: Mapping[str, Any]) -> bool:
     if node.op == "placeholder" or _looks_up(node, kinds):
         return True
     if node.op == "call_function" and (node.target in _OF_DATA or _is_fbgemm(node.target)):
+        return True
+    if node.op == "call_method" and node.target in _OF_VALUES:
         return True
     # Lists, dictionaries and the like cannot cross, so what reads them stays with them.
     return any(

@@ -144,7 +144,7 @@ class _Unpacker:
     def _item(self, node: fx.Node) -> fx.Node | None:
         found, key = self._known(node.args[0]), node.args[1]
         if isinstance(found, dict):
-            part: fx.Node | None = found.get(key)
+            part: fx.Node | None = found.get(key) if isinstance(key, int) else None
             return part
         if found is None or not isinstance(key, str) or key not in found.keys:
             return None
@@ -167,10 +167,13 @@ class _Unpacker:
     def _regroup(self, node: fx.Node) -> None:
         """Makes each group by one concatenation; pieces of several groups are made once."""
         arguments: Any = node.args
-        pooled, extras, keys, _, widths, pieces = arguments
+        pooled, extras, keys, groups = arguments[:4]
         found = self._known(pooled)
-        if not isinstance(found, _Columns) or found.keys != list(keys):
+        if not isinstance(found, _Columns) or not set(keys) <= set(found.keys):
             return
+        place = [found.keys.index(key) for key in keys]
+        codes = [[place[code] if code >= 0 else code for code in group] for group in groups]
+        widths, pieces = columns.merge_runs(found.widths, codes)
         slabs = self._slabs(found, widths, pieces)
         result: dict[int, fx.Node] = {}
         for i, group in enumerate(pieces):

@@ -15,7 +15,7 @@ from torchrec.modules.embedding_modules import (
     get_embedding_names_by_table,
 )
 
-from tzrec.batch import Batch, KeyedTensor, UserRows, user_rows_of
+from tzrec.batch import Batch, UserRows, user_rows_of
 from tzrec.errors import ConfigError
 from tzrec.features.feature import BaseFeature
 from tzrec.modules.columns import ColumnPlan
@@ -169,40 +169,57 @@ class EmbeddingGroupImpl(nn.Module):
         """
         if looked_up is None:
             looked_up = self.lookup(batch)
-        users = user_rows_of(batch)
-        if users is not None and self._sparse.keys:
-            looked_up = self._repeated(looked_up, users)
         dense: Any = batch.dense_features[self._data_group] if self._needs_dense else None
         extras: list[Tensor] = []
         if self._dense.keys:
             runs = self._dense.regroup(dense, [])
             extras = [runs[i] for i in range(len(self._dense.groups))]
         extras += self._compute(batch, looked_up, dense)
+        plan, users = self._sparse, user_rows_of(batch)
+        if users is not None:
+            of_users, plan = self._without_users(users, len(extras))
+            if of_users.groups:
+                once = of_users.regroup(looked_up, [])
+                numbers = range(len(of_users.groups))
+                extras += [once[i].index_select(0, users.owners) for i in numbers]
         more: list[list[int]] = []
         for group in self._parts:
             tensors = (appended or {}).get(group, [])
             more.append([-1 - len(extras) - i for i in range(len(tensors))])
             extras += tensors
-        plan = self._sparse.extended(more)
+        plan = plan.extended(more)
         if plan.keys:
             columns = plan.regroup(looked_up, extras)
         else:
             columns = [torch.cat([extras[-1 - c] for c in codes], dim=1) for codes in plan.groups]
         return {group: columns[i] for i, group in enumerate(self._parts)}
 
-    def _repeated(self, looked_up: Any, users: UserRows) -> KeyedTensor:
-        """Returns what was looked up with the first U rows of users' columns repeated."""
+    def _without_users(self, users: UserRows, num_extras: int) -> tuple[ColumnPlan, ColumnPlan]:
+        """Returns where the columns of users come from, and those of groups given them.
+
+        Args:
+            users: whose columns have to be repeated.
+            num_extras: extra tensors of the groups, behind which those of users are put.
+
+        Returns:
+            The plan of users, each of its groups a run of columns of some groups; and the plan
+            of the groups that finds these runs among the extra tensors.
+        """
         parts = {part.key: part for group in self._parts.values() for part in group}
         keys = self._sparse.keys
         widths = [parts[key].dim for key in keys]
-        sides = [parts[key].feature in users.features for key in keys]
-        runs = [list(run) for _, run in itertools.groupby(range(len(keys)), sides.__getitem__)]
-        columns = ColumnPlan.of(keys, widths, runs).regroup(looked_up, [])
-        repeated = [
-            columns[i].index_select(0, users.owners) if sides[run[0]] else columns[i]
-            for i, run in enumerate(runs)
-        ]
-        return KeyedTensor(keys, widths, torch.cat(repeated, dim=1))
+        of_user = [parts[key].feature in users.features for key in keys]
+        runs: dict[tuple[int, ...], int] = {}
+        groups: list[list[int]] = []
+        for codes in self._sparse.groups:
+            groups.append([])
+            for is_run, run in itertools.groupby(codes, key=lambda c: c >= 0 and of_user[c]):
+                own = tuple(run)
+                if is_run:
+                    own = (-1 - num_extras - runs.setdefault(own, len(runs)),)
+                groups[-1] += own
+        of_users = ColumnPlan.of(keys, widths, [list(run) for run in runs])
+        return of_users, ColumnPlan.of(keys, widths, groups)
 
     def _compute(self, batch: Batch, looked_up: Any, dense: Any) -> list[Tensor]:
         """Returns the columns of ``_computed``."""
@@ -216,10 +233,11 @@ class EmbeddingGroupImpl(nn.Module):
             if part.kind == "dense_emb":
                 result.append(embedded[part.key])
             else:
-                lengths = ids[part.feature].lengths()
+                length = ids[part.feature].lengths().clamp(min=1).unsqueeze(1)
+                mean = pooled[part.key] / length
                 if users is not None and part.feature in users.features:
-                    lengths = lengths.index_select(0, users.owners)
-                result.append(pooled[part.key] / lengths.clamp(min=1).unsqueeze(1))
+                    mean = mean.index_select(0, users.owners)
+                result.append(mean)
         return result
 
 

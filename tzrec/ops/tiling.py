@@ -24,13 +24,16 @@ def counts_of(batch_size: Tensor, users: Tensor) -> Tensor:
 
 
 @torch.fx.wrap
-def owners(counts: Tensor) -> Tensor:
+def owners(counts: Tensor, rows: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
     """Returns the number (B,) of the user that each row belongs to.
 
     Args:
         counts: (U,) rows of each user, B together.
+        rows: (B, ...), any tensor with all rows; an error if ``counts`` are others.
     """
-    return torch.repeat_interleave(counts)
+    if rows is None:
+        return torch.repeat_interleave(counts)
+    return torch.repeat_interleave(counts, output_size=rows.size(0))
 
 
 @torch.fx.wrap
@@ -50,27 +53,11 @@ def repeat_jagged(values: Tensor, lengths: Tensor, rows: Tensor) -> Tuple[Tensor
 
 
 @torch.fx.wrap
-def rows_of_keys(num_keys: int, counts: Tensor, owners: Tensor) -> Tensor:
-    """Returns the rows (F * B,) that repeat F features of U rows each, one behind the other.
+def fill_up(lengths: Tensor, owners: Tensor) -> Tensor:
+    """Returns (F, B): of each feature its lengths, then zeros.
 
     Args:
-        num_keys: F.
-        counts: (U,) rows of each user.
+        lengths: (F, U).
         owners: (B,) the user of each row.
     """
-    firsts = torch.arange(num_keys, device=owners.device) * counts.size(0)
-    return (firsts.unsqueeze(1) + owners.unsqueeze(0)).flatten()
-
-
-@torch.fx.wrap
-def fill_up(lengths: Tensor, counts: Tensor, owners: Tensor) -> Tensor:
-    """Returns (F * B,): of each feature its lengths, then zeros.
-
-    Args:
-        lengths: (F * U,), one feature behind the other.
-        counts: (U,) rows of each user.
-        owners: (B,) the user of each row.
-    """
-    by_feature = lengths.view(-1, counts.size(0))
-    missing = owners.size(0) - counts.size(0)
-    return torch.nn.functional.pad(by_feature, [0, missing]).flatten()
+    return torch.nn.functional.pad(lengths, [0, owners.size(0) - lengths.size(1)])

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tzrec.datasets import tiling
 from tzrec.datasets.data_parser import DataParser
 from tzrec.datasets.samplers.tdm_predict import TDMPredictSampler
 from tzrec.deploy.predictor import Predictor
@@ -73,6 +74,7 @@ class TreeRetriever:
             else:
                 mixed.append(feature)
                 self.mixed_columns += sorted(columns - sampled)
+        self._once = self._features_once()
         self._user_parser = _Subset(self.user_features, by_name, predictor.config)
         self._node_parser = _Subset(node, by_name, predictor.config)
         self._mixed_parser = _Subset(mixed, by_name, predictor.config)
@@ -190,7 +192,7 @@ class TreeRetriever:
         rows: Ints,
         nodes: NDArray[np.int32],
     ) -> NDArray[np.float32]:
-        data = pick_rows(users, torch.from_numpy(rows))
+        data = self._of_pairs(users, torch.from_numpy(rows))
         places = self._node_of_place[torch.from_numpy(nodes.astype(np.int64))]
         data |= pick_rows(self._nodes, places)
         if self._mixed_parser.features:
@@ -198,6 +200,26 @@ class TreeRetriever:
             both = {name: column.take(index) for name, column in columns.items()}
             data |= self._mixed_parser.parse(both | self.tree.nodes.items.take(nodes))
         return probabilities(self.predictor.forward(data))
+
+    def _features_once(self) -> frozenset[str]:
+        """Returns the features that a tiled model takes once a user; none of another model."""
+        if not self.predictor.input_tile:
+            return frozenset()
+        theirs = tiling.user_features(self.predictor.features)
+        made_once = {feature.name for feature in self.user_features}
+        # One that also reads columns of nodes differs from pair to pair.
+        return theirs if theirs <= made_once else frozenset()
+
+    def _of_pairs(self, users: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        """Returns what the model reads of users for pairs, whose users are numbered ``rows``."""
+        if not self.predictor.input_tile:
+            return pick_rows(users, rows)
+        if not self._once:
+            return tiling.own_users(pick_rows(users, rows))
+        once = {k: v for k, v in users.items() if k.rpartition(".")[0] in self._once}
+        others = {k: v for k, v in users.items() if k not in once}
+        numbers, counts = torch.unique_consecutive(rows, return_counts=True)
+        return pick_rows(once, numbers) | pick_rows(others, rows) | {tiling.BATCH_SIZE: counts}
 
     def _parse_nodes(self) -> dict[str, Tensor]:
         order = self.tree.nodes.order

@@ -18,7 +18,7 @@ A request is decoded for, and answered by, one version of the model.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import anyio
@@ -28,26 +28,18 @@ import pyarrow as pa
 from tzrec.constant import TARGET_REPEAT_INTERLEAVE_KEY
 from tzrec.deploy.debug_text import DEBUG_COLUMN
 from tzrec.errors import MissingDependencyError, TzrecError
-from tzrec.serving import arrow, openapi, queries
+from tzrec.serving import arrow, http, openapi, queries
 from tzrec.serving.decode import Rows
 from tzrec.serving.engine import Engine
 from tzrec.serving.errors import RequestError, invalid, of_data
-from tzrec.serving.metrics import CONTENT_TYPE, Metrics
+from tzrec.serving.metrics import Metrics
 from tzrec.serving.options import ServeOptions
 from tzrec.serving.servable import EMBED, ITEM_IDS, PREDICT, RETRIEVE, SCORES, Servable
 
-try:
+if TYPE_CHECKING:
     from starlette.applications import Starlette
-    from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.responses import Response
-    from starlette.routing import Route
-
-    from tzrec.serving import http
-except ImportError as error:
-    raise MissingDependencyError(
-        f"the server needs starlette: {error}", hint="pip install 'tzrec[serve]'"
-    ) from error
 
 VERSION_HEADER = "X-Tzrec-Version"
 VECTORS = "vectors"
@@ -65,7 +57,18 @@ def create_app(engine: Engine, options: ServeOptions) -> Starlette:
     Args:
         engine: not started; what it does is counted from now on.
         options: limits and token.
+
+    Raises:
+        MissingDependencyError: a package for serving is not installed.
     """
+    try:
+        from starlette.applications import Starlette
+        from starlette.middleware import Middleware
+        from starlette.routing import Route
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the server needs starlette: {error}", hint="pip install 'tzrec[serve]'"
+        ) from error
     from tzrec.serving.docs import docs_routes
     from tzrec.serving.page import page_routes
 
@@ -86,7 +89,7 @@ def create_app(engine: Engine, options: ServeOptions) -> Starlette:
             *page_routes(),
         ],
         middleware=[Middleware(http.Guard, options=options, metrics=metrics, protected=_PROTECTED)],
-        exception_handlers=http.EXCEPTION_HANDLERS,
+        exception_handlers=http.exception_handlers(),
     )
     # A redirect would send clients to whatever their Host header says.
     app.router.redirect_slashes = False
@@ -133,9 +136,7 @@ class _Api:
                 servable.predict_request, rows.context, rows.columns, rows=rows.num_rows
             )
             return found
-        scored = await self._engine.predict(
-            rows.all_columns, rows=rows.num_rows, servable=servable
-        )
+        scored = await self._engine.predict(rows.all_columns, rows=rows.num_rows, servable=servable)
         return scored.outputs
 
     async def retrieve(self, request: Request) -> Response:
@@ -190,7 +191,7 @@ class _Api:
             version=state.version, is_ready=state.is_ready, queued_rows=state.queued_rows
         )
         text = await anyio.to_thread.run_sync(self._metrics.text)
-        return Response(text, headers=http.HEADERS, media_type=CONTENT_TYPE)
+        return http.response(text, kind=self._metrics.content_type)
 
     async def _read(
         self,
@@ -277,7 +278,7 @@ async def _answer(
         headers = {VERSION_HEADER: quote(servable.version)}
         if kind != http.JSON:
             body = arrow.to_stream(columns, servable.version)
-            return Response(body, headers={**http.HEADERS, **headers}, media_type=kind)
+            return http.response(body, kind=kind, headers=headers)
         plain = {
             name: value.to_pylist() if isinstance(value, pa.Array) else value
             for name, value in columns.items()

@@ -22,6 +22,7 @@ from tzrec.errors import DataError, did_you_mean
 from tzrec.fg.columns import is_list
 from tzrec.serving.decode import Rows, refuse_too_many
 from tzrec.serving.errors import RequestError, invalid
+from tzrec.serving.json_body import shorten
 from tzrec.serving.options import ServeOptions
 from tzrec.serving.schema import Column
 from tzrec.serving.values import is_too_long
@@ -115,7 +116,10 @@ def _check_layouts(schema: pa.Schema) -> None:
         is_outer = types.is_dictionary(kind) and types.is_signed_integer(kind.index_type)
         if not _is_flat(kind.value_type if is_outer else kind):
             raise invalid(
-                "wrong_type", f"columns of type {kind} are not taken", field.name, _CAST_HINT
+                "wrong_type",
+                f"columns of type {shorten(str(kind))} are not taken",
+                shorten(field.name),
+                _CAST_HINT,
             )
 
 
@@ -148,10 +152,11 @@ def rows_of_table(table: pa.Table, columns: Sequence[Column], options: ServeOpti
     names = table.schema.names
     for i, name in enumerate(names):
         if name not in wanted:
+            short = shorten(name)
             raise invalid(
                 "unknown_field",
-                f"the model reads no column {name!r}{did_you_mean(name, wanted)}",
-                name,
+                f"the model reads no column {short!r}{did_you_mean(short, wanted)}",
+                short,
                 "GET /v1/schema lists the columns",
             )
         if name in names[:i]:

@@ -6,21 +6,23 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import orjson
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tzrec.serving.arrow import ARROW_STREAM
 from tzrec.serving.errors import RequestError, error_body, of_fault
 from tzrec.serving.faults import Fault
 from tzrec.serving.metrics import Metrics
 from tzrec.serving.options import ServeOptions
+
+if TYPE_CHECKING:
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("tzrec")
 
@@ -30,12 +32,21 @@ _OTHER_ROUTE = "other"
 _CLOSED_BY_CLIENT = 499
 
 
+def response(
+    body: bytes, status: int = 200, *, kind: str = JSON, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Returns an answer that is neither kept nor guessed at."""
+    from starlette.responses import Response
+
+    return Response(body, status, {**HEADERS, **(headers or {})}, media_type=kind)
+
+
 def json_response(
-    content: Any, status: int = 200, headers: dict[str, str] | None = None
+    content: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Returns JSON; arrays of NumPy are written as they are, NaN as null."""
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, status, {**HEADERS, **(headers or {})}, media_type=JSON)
+    return response(body, status, headers=headers)
 
 
 def error_response(error: RequestError) -> Response:
@@ -217,28 +228,30 @@ def _on_http_error(request: Request, error: HTTPException) -> Response:
     )
 
 
-async def _handle_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+async def _handle_http_error(request: Request, error: HTTPException) -> Response:
     return _on_http_error(request, error)
 
 
-async def _handle_request_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
+async def _handle_request_error(_request: Request, error: RequestError) -> Response:
     return error_response(error)
 
 
-async def _handle_fault(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Fault)
+async def _handle_fault(_request: Request, error: Fault) -> Response:
     return error_response(of_fault(error))
 
 
 async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=_CLOSED_BY_CLIENT)
+    return response(b"", _CLOSED_BY_CLIENT)
 
 
-EXCEPTION_HANDLERS: dict[Any, Any] = {
-    HTTPException: _handle_http_error,
-    RequestError: _handle_request_error,
-    Fault: _handle_fault,
-    ClientDisconnect: _handle_disconnect,
-}
+def exception_handlers() -> dict[Any, Any]:
+    """Returns exception class → what answers it."""
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
+
+    return {
+        HTTPException: _handle_http_error,
+        RequestError: _handle_request_error,
+        Fault: _handle_fault,
+        ClientDisconnect: _handle_disconnect,
+    }

@@ -27,16 +27,6 @@ from typing import Any
 from tzrec.errors import MissingDependencyError
 from tzrec.serving.observer import Observer
 
-try:
-    import prometheus_client as prometheus
-    from prometheus_client import multiprocess, values
-except ImportError as error:
-    raise MissingDependencyError(
-        f"the server needs prometheus-client: {error}", hint="pip install 'tzrec[serve]'"
-    ) from error
-
-CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
-
 _SECONDS = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10,
 )  # fmt: skip
@@ -46,9 +36,20 @@ _REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics(Observer):
-    """Counts what happens; one a process. Threads may share it."""
+    """Counts what happens; one a process. Threads may share it.
+
+    Raises:
+        MissingDependencyError: prometheus-client is not installed.
+
+    Attributes:
+        content_type: of `text`.
+    """
 
     def __init__(self) -> None:
+        prometheus = self._library = _prometheus()
+        from prometheus_client import values
+
+        self.content_type: str = prometheus.CONTENT_TYPE_LATEST
         self._registry = prometheus.CollectorRegistry()
         self._is_shared = values.ValueClass is not values.MutexValue
         self._request_seconds = self._histogram(
@@ -117,19 +118,21 @@ class Metrics(Observer):
         """Returns all numbers, of all workers where there are several."""
         registry = self._registry
         if self._is_shared:
-            registry = prometheus.CollectorRegistry()
+            from prometheus_client import multiprocess
+
+            registry = self._library.CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)
-        return bytes(prometheus.generate_latest(registry))
+        return bytes(self._library.generate_latest(registry))
 
     def _histogram(
         self, name: str, text: str, buckets: tuple[float, ...], labels: list[str] | None = None
     ) -> Any:
-        return prometheus.Histogram(
+        return self._library.Histogram(
             f"tzrec_{name}", text, labels or (), buckets=buckets, registry=self._registry
         )
 
     def _gauge(self, name: str, text: str, labels: list[str] | None = None) -> Any:
-        return prometheus.Gauge(
+        return self._library.Gauge(
             f"tzrec_{name}",
             text,
             labels or (),
@@ -138,4 +141,14 @@ class Metrics(Observer):
         )
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Any:
-        return prometheus.Counter(f"tzrec_{name}", text, labels, registry=self._registry)
+        return self._library.Counter(f"tzrec_{name}", text, labels, registry=self._registry)
+
+
+def _prometheus() -> Any:
+    try:
+        import prometheus_client
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the server needs prometheus-client: {error}", hint="pip install 'tzrec[serve]'"
+        ) from error
+    return prometheus_client

@@ -157,9 +157,12 @@ def _retrieve(servable: Servable, options: ServeOptions) -> Json:
 def _embed(servable: Servable, options: ServeOptions) -> Json:
     shapes = []
     for tower in servable.towers:
-        own: Json = {"tower": {"const": tower}}
-        needed = ["tower"] if len(servable.towers) > 1 else []
-        shapes += _row_shapes(servable.signatures[f"{EMBED}/{tower}"], options, own, needed)
+        signature = servable.signatures[f"{EMBED}/{tower}"]
+        for shape in _row_shapes(signature, options, {"tower": {"const": tower}}):
+            if len(servable.towers) > 1:
+                shape["required"].append("tower")
+            shape["examples"][0]["tower"] = tower
+            shapes.append(shape)
     answer = _answer(
         {"tower": {"enum": list(servable.towers)}, "vectors": {"type": "array"}},
         ["tower", "vectors"],
@@ -168,9 +171,7 @@ def _embed(servable: Servable, options: ServeOptions) -> Json:
     return _post("embed", "Vectors of users or items.", shapes, answer) | {"parameters": parameters}
 
 
-def _row_shapes(
-    signature: Signature, options: ServeOptions, more: Json, needed: Sequence[str] = ()
-) -> list[Json]:
+def _row_shapes(signature: Signature, options: ServeOptions, more: Json) -> list[Json]:
     """Returns the bodies with ``rows`` and with ``columns``."""
     rows = {"type": "array", "maxItems": options.max_rows, "items": _row(signature.inputs, options)}
     columns = _object(
@@ -179,10 +180,10 @@ def _row_shapes(
     )
     example = signature.example
     return [
-        _object({"rows": rows} | more, ["rows", *needed], {"rows": [example]}),
+        _object({"rows": rows} | more, ["rows"], {"rows": [example]}),
         _object(
             {"columns": columns} | more,
-            ["columns", *needed],
+            ["columns"],
             {"columns": {name: [value] for name, value in example.items()}},
         ),
     ]
@@ -290,11 +291,8 @@ def _parameter(name: str, schema: Json, text: str) -> Json:
 
 def _post(name: str, text: str, shapes: list[Json], answer: Json) -> Json:
     stream = {"schema": {"type": "string", "format": "binary"}}
-    examples = {
-        next(iter(example)): {"value": example}
-        for shape in shapes
-        for example in shape.get("examples", [])
-    }
+    # In the order of the shapes.
+    examples = {_name_of(shape["examples"][0]): {"value": shape["examples"][0]} for shape in shapes}
     return {
         "operationId": name,
         "summary": text,
@@ -314,6 +312,11 @@ def _post(name: str, text: str, shapes: list[Json], answer: Json) -> Json:
             **_errors(*_ERRORS),
         },
     }
+
+
+def _name_of(example: Json) -> str:
+    kind = next(iter(example))
+    return f"{example['tower']} {kind}" if "tower" in example else kind
 
 
 def _get(name: str, text: str, *errors: str, kind: str = _JSON) -> Json:

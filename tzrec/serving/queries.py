@@ -247,7 +247,7 @@ def arguments_of(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, text in pairs:
         if name in found:
-            raise invalid("repeated_key", f"the argument {shorten(name)!r} comes twice", name)
+            raise invalid("repeated_key", f"the argument {shorten(name)!r} comes twice", shorten(name))
         if name == OUTPUTS:
             found[name] = text.split(",")
         elif name == FEATURES and text in ("true", "false"):

@@ -12,6 +12,7 @@ from pyarrow import types
 
 from tzrec.constant import TARGET_REPEAT_INTERLEAVE_KEY
 from tzrec.datasets.schema import accepted_type, input_fields
+from tzrec.datasets.tiling import user_features
 from tzrec.deploy.predictor import Predictor
 from tzrec.errors import TzrecError
 from tzrec.features.feature import FgMode
@@ -19,6 +20,8 @@ from tzrec.fg.columns import is_list
 
 _NUM_EXAMPLES = 5
 USER_SIDE, ITEM_SIDE, CONTEXT_SIDE = "user", "item", "context"
+_SIDES = {USER_SIDE, ITEM_SIDE, CONTEXT_SIDE}
+_GENERATED = (FgMode.FG_NORMAL, FgMode.FG_DAG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,29 +150,27 @@ def column_sides(predictor: Predictor) -> dict[str, str]:
     from tzrec.features.generation import create_handler
 
     found: dict[str, set[str]] = {}
-    if all(feature.fg_mode is not FgMode.FG_NONE for feature in predictor.features):
+    users = user_features(predictor.features)
+    if all(feature.fg_mode in _GENERATED for feature in predictor.features):
         for operator in create_handler(predictor.features).operators:
             for source in operator.inputs:
-                if source.side in (USER_SIDE, ITEM_SIDE, CONTEXT_SIDE):
-                    side = USER_SIDE if operator.spec.is_sequence else source.side
+                if source.side in _SIDES:
+                    side = USER_SIDE if operator.spec.name in users else source.side
                     found.setdefault(source.source, set()).add(side)
     else:
         for feature in predictor.features:
             # Encoded columns are called like the feature; its expression tells the side.
-            side = _expression_side(feature)
+            side = USER_SIDE if feature.name in users else _expression_side(feature)
             for name in feature.inputs:
                 found.setdefault(name, set()).add(side)
     return {name: sides.pop() if len(sides) == 1 else "" for name, sides in found.items()}
 
 
 def _expression_side(feature: Any) -> str:
-    if feature.is_sequence:
-        return USER_SIDE
     expression = getattr(feature.config, "expression", "")
     parts = [expression] if isinstance(expression, str) else list(expression)
     sides = {str(part).partition(":")[0] for part in parts}
-    known = sides & {USER_SIDE, ITEM_SIDE, CONTEXT_SIDE}
-    return known.pop() if len(known) == len(sides) == 1 else ""
+    return sides.pop() if len(sides) == 1 and sides <= _SIDES else ""
 
 
 def example_rows(rows: pa.Table | None, names: Sequence[str]) -> tuple[dict[str, Any], ...]:

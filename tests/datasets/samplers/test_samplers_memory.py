@@ -130,14 +130,19 @@ time.sleep(600)
 
 
 @pytest.fixture
-def builder(graph):
-    """A process that has built a sampler, and the pickled sampler."""
+def builder(graph, tmp_path):
+    """A process that has built a sampler, the pickled sampler, and its folder for files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
     script = BUILDER.format(here=str(Path(__file__).parent), folder=str(graph))
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", script],
+        env={**os.environ, "TMPDIR": str(folder)},  # noqa: TID251
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     try:
-        yield process, bytes.fromhex(process.stdout.readline().decode())
+        yield process, bytes.fromhex(process.stdout.readline().decode()), folder
     finally:
         process.kill()
         process.wait()
@@ -146,8 +151,7 @@ def builder(graph):
 
 @needs_memfd
 def test_nothing_is_left_of_a_killed_process(graph, builder):
-    process, pickled = builder
-    before = {name: set(os.listdir(name)) for name in ("/dev/shm", "/tmp")}
+    process, pickled, folder = builder
     sampler = pickle.loads(pickled)
     token = sampler.handle().token
     assert memory_files(token) == {process.pid, os.getpid()}
@@ -161,8 +165,8 @@ def test_nothing_is_left_of_a_killed_process(graph, builder):
     assert "must be alive" in caught.value.hint
     del sampler
     assert memory_files(token) == set()
-    for name, entries in before.items():
-        assert {entry for entry in set(os.listdir(name)) - entries if "tzrec" in entry} == set()
+    assert list(folder.iterdir()) == []
+    assert [name for name in os.listdir("/dev/shm") if token in name] == []
 
 
 @needs_memfd

@@ -146,6 +146,8 @@ class StreamBatches:
         self.was_stopped = was_stopped
 
     def _state(self) -> State:
+        if self._closing:
+            return State.CLOSED
         if self._wants_stop():
             return State.INTERRUPTED
         why = self._rows.fill(self._settings.config.batch_size, self._patience)

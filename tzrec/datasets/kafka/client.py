@@ -77,6 +77,7 @@ class Client:
         self.uri = uri
         self._kafka = kafka_module()
         self._log = _Log(str(uri))
+        self._is_reading = False
         self._pending_commits = 0
         self._lock = threading.Lock()
         settings = {"queued.max.messages.kbytes": str(_QUEUED_KBYTES), **uri.settings()}
@@ -196,6 +197,7 @@ class Client:
     def assign(self, offsets: Mapping[int, int]) -> None:
         """Reads these partitions (partition → offset) from now on, and no others."""
         places = [self._place(partition, offset) for partition, offset in offsets.items()]
+        self._is_reading = True
         self._consumer.assign(places)
 
     def add(self, offsets: Mapping[int, int]) -> None:
@@ -205,6 +207,7 @@ class Client:
     def release(self) -> None:
         """Reads nothing any more."""
         self._consumer.unassign()
+        self._is_reading = False
 
     def pause(self, partitions: Sequence[int]) -> None:
         """Fetches nothing of them for a while."""
@@ -217,8 +220,11 @@ class Client:
             self._consumer.resume([self._place(partition) for partition in partitions])
 
     def take(self, limit: int, timeout: float) -> list[Message]:
-        """Returns messages and events as they come, waiting at most ``timeout`` seconds."""
-        return [self._message(found) for found in self._consumer.consume(limit, timeout)]
+        """Returns what has come, waiting at most ``timeout`` seconds for the first of it."""
+        found = self._consumer.consume(1, timeout)
+        if found and limit > 1:  # consume waits for as many as it is asked for
+            found += self._consumer.consume(limit - 1, 0.0)
+        return [self._message(each) for each in found]
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Commits partition → next offset for the group; a failure is a warning."""
@@ -279,6 +285,8 @@ class Client:
                 return ask()
             except self._kafka.KafkaException as error:
                 failed = error.args[0]
+                if not self._is_reading:
+                    self._consumer.poll(0)  # lets librdkafka tell what happened
                 if not (failed.retriable() or _is_transport(failed)) or time.monotonic() >= end:
                     raise self._unanswered(what, failed, limit) from error
             time.sleep(0.2)

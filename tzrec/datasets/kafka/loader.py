@@ -151,8 +151,7 @@ class KafkaLoader(BatchLoader):
     def _own(self, partitions: Sequence[int]) -> list[int]:
         return [p for p in partitions if p % self.config.world_size == self.config.rank]
 
-    def _adopt(self, number: int) -> list[int]:
-        known = len(self.reader.paths)
+    def _adopt(self, known: int, number: int) -> list[int]:
         self.reader.add_partitions(number)
         return self._own(range(known, number))
 

@@ -9,9 +9,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from tzrec.datasets.kafka.client import Client, Message
+from tzrec.datasets.kafka.partition import Partition, Range
 from tzrec.datasets.position import StreamMark
 from tzrec.errors import DataError
 
@@ -45,49 +45,6 @@ class Nothing(enum.Enum):
     END = "all partitions were read to their end"
 
 
-@dataclass(frozen=True)
-class Range:
-    """What is read of a partition.
-
-    Attributes:
-        start: where it begins.
-        stop: the offset where it ends; None = it does not.
-        until_ms: it also ends with a message that is not older, milliseconds since 1970.
-    """
-
-    start: StreamMark
-    stop: int | None = None
-    until_ms: int | None = None
-
-
-@dataclass
-class _Partition:
-    """What is known of a partition that is read.
-
-    Attributes:
-        range: what is read of it.
-        next_offset: of what the brokers send next.
-        high: offset after the last message that is known to be there.
-        heard: when a broker last told something of it.
-        at_end: nothing more is there now.
-        done: its range is read.
-    """
-
-    range: Range
-    next_offset: int
-    high: int
-    heard: float
-    held: deque[Message] = field(default_factory=deque)
-    num_bytes: int = 0
-    at_end: bool = False
-    done: bool = False
-    paused: bool = False
-
-    @property
-    def is_awaited(self) -> bool:
-        return not (self.held or self.at_end or self.done)
-
-
 class Poller:
     """Hands out the messages of some partitions, oldest first.
 
@@ -102,8 +59,8 @@ class Poller:
     Args:
         client: asks the brokers.
         ranges: partition → what is read of it.
-        adopt: takes the number of partitions when it has grown, and returns the new ones that are
-            to be read as well; None = the pass has an end, and they are not.
+        adopt: takes the number of partitions before and after it has grown, and returns the new
+            ones that are to be read as well; None = the pass has an end, and they are not.
     """
 
     def __init__(
@@ -111,13 +68,13 @@ class Poller:
         client: Client,
         ranges: Mapping[int, Range],
         *,
-        adopt: Callable[[int], list[int]] | None = None,
+        adopt: Callable[[int, int], list[int]] | None = None,
     ) -> None:
         self._client = client
         self._adopt = adopt
         self._patience = client.uri.wait_seconds
         now = time.monotonic()
-        self._partitions = {p: _start(found, now) for p, found in ranges.items()}
+        self._partitions = {p: Partition.of(found, now) for p, found in ranges.items()}
         self._num_known = max(ranges, default=-1) + 1
         self._added: dict[int, StreamMark] = {}
         self._changed = threading.Condition()
@@ -138,6 +95,7 @@ class Poller:
         self._num_known = num_partitions
         open_ones = {p: s.next_offset for p, s in self._partitions.items() if not s.done}
         self._client.assign(open_ones)
+        self._client.unpause(list(open_ones))  # a pass before this one paused what it had read
         self._thread.start()
 
     def next(self, timeout: float) -> Message | Nothing:
@@ -283,15 +241,15 @@ class Poller:
             state.at_end = False
             state.next_offset = message.offset + 1
             state.high = max(state.high, state.next_offset)
-            if not _ends(state.range, message):
+            if not state.range.ends_before(message):
                 state.held.append(message)
                 state.num_bytes += len(message.value or b"")
                 self._held_bytes += len(message.value or b"")
             stop = state.range.stop
-            if _ends(state.range, message) or (stop is not None and state.next_offset >= stop):
+            if state.range.ends_before(message) or (stop is not None and state.next_offset >= stop):
                 self._finish(message.partition, state)
 
-    def _note(self, message: Message, state: _Partition | None) -> None:
+    def _note(self, message: Message, state: Partition | None) -> None:
         """Takes an event."""
         if state is not None and message.error == "_PARTITION_EOF":
             state.heard = time.monotonic()
@@ -313,7 +271,7 @@ class Poller:
             raise DataError(f"{name}: {message.error}: {message.text}")
         logger.warning("%s: %s: %s", name, message.error, message.text)
 
-    def _finish(self, partition: int, state: _Partition) -> None:
+    def _finish(self, partition: int, state: Partition) -> None:
         state.done = True
         state.paused = True
         with contextlib.suppress(Exception):  # what still comes of it is left alone
@@ -368,11 +326,16 @@ class Poller:
         if number is None or number <= self._num_known:
             return
         assert self._adopt is not None
-        new = [p for p in range(self._num_known, number) if self._adopt(p)]
-        found = {p: StreamMark(self._client.bounds(p)[0]) for p in new}
+        new = self._adopt(self._num_known, number)
+        try:
+            found = {p: StreamMark(self._client.bounds(p, patient=False)[0]) for p in new}
+        except DataError:
+            return  # asked again soon
         with self._changed:
             now = time.monotonic()
-            self._partitions.update({p: _start(Range(mark), now) for p, mark in found.items()})
+            self._partitions.update(
+                {p: Partition.of(Range(mark), now) for p, mark in found.items()}
+            )
             self._added.update(found)
             self._num_known = number
         if found:
@@ -382,16 +345,3 @@ class Poller:
     def _name(self, partition: int) -> str:
         uri = self._client.uri
         return str(uri) if partition < 0 else f"{uri.topic}:{partition}"
-
-
-def _start(found: Range, now: float) -> _Partition:
-    offset = found.start.offset
-    done = found.stop is not None and offset >= found.stop
-    return _Partition(found, offset, offset, now, done=done)
-
-
-def _ends(found: Range, message: Message) -> bool:
-    """Whether the message is behind the range."""
-    if found.stop is not None and message.offset >= found.stop:
-        return True
-    return found.until_ms is not None and message.time_ms >= found.until_ms

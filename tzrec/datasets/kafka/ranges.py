@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from tzrec.datasets.kafka.client import Client
-from tzrec.datasets.kafka.poller import Range
+from tzrec.datasets.kafka.partition import Range
 from tzrec.datasets.position import StreamMark
 from tzrec.errors import DataError
 from tzrec.options import kafka_lookup

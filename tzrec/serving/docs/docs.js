@@ -2,6 +2,7 @@
 
 import { setToken } from "./api.js";
 import { button, el, newId } from "./dom.js";
+import { dumpJson, parseJson } from "./values.js";
 
 const TOKEN = "tzrec-token";
 const byId = (id) => document.getElementById(id);
@@ -66,7 +67,7 @@ function fieldTable(schema) {
 function trial(path, method, example) {
   const id = newId("body");
   const area = el("textarea", { id, spellcheck: "false" });
-  if (example) area.value = pretty(JSON.stringify(example));
+  if (example) area.value = pretty(dumpJson(example));
   const answer = el("pre", { role: "status", tabindex: "0", hidden: true });
   const ask = async () => {
     answer.hidden = false;
@@ -85,19 +86,14 @@ function trial(path, method, example) {
     answer);
 }
 
-function shapeOf(schemas, name) {
-  return schemas.find((one) => (one.examples ?? []).some((e) => Object.keys(e)[0] === name));
-}
-
 function routeCard(path, method, operation) {
   const content = operation.requestBody?.content["application/json"];
   const verb = method.toUpperCase();
   const parts = [];
-  for (const [name, { value }] of Object.entries(content?.examples ?? {})) {
-    const shape = shapeOf(content.schema.anyOf, name);
-    parts.push(el("h3", {}, `with ${name}`), shape ? fieldTable(shape) : null);
+  Object.entries(content?.examples ?? {}).forEach(([name, { value }], index) => {
+    parts.push(el("h3", {}, `with ${name}`), fieldTable(content.schema.anyOf[index]));
     parts.push(trial(path.slice(1), verb, value));
-  }
+  });
   if (!content) parts.push(trial(path.slice(1), verb, null));
   const answers = el("table", {}, el("tbody", {},
     Object.entries(operation.responses).map(([code, one]) => el("tr", {},
@@ -117,7 +113,7 @@ async function draw() {
     byId("notice").textContent = `The server answers ${status}: ${text}`;
     return;
   }
-  const found = JSON.parse(text);
+  const found = parseJson(text);
   byId("title").textContent = found.info.title;
   byId("about").textContent = found.info.description;
   byId("routes").replaceChildren(...Object.entries(found.paths).flatMap(

@@ -65,6 +65,7 @@ class Cluster:
 
     def uri(self, topic, group="g", **parameters):
         """The input path of a topic; `_` in names stands for a dot."""
+        parameters = {"fetch_wait_max_ms": 10, **parameters}  # half a second at each begin
         more = "".join(f"&{k.replace('_', '.')}={v}" for k, v in parameters.items())
         return f"kafka://{self.brokers}/{topic}?group.id={group}{more}"
 
