@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tzrec.errors import ConfigError
-from tzrec.options import ExportVariables, Options, from_environment
+from tzrec.options import ExportVariables, KafkaLookup, Options, from_environment, kafka_lookup
 
 
 def test_an_empty_environment_is_one_process():
@@ -151,3 +151,13 @@ def test_the_environment_is_only_written_when_asked_and_never_over_the_user(extr
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == out.split()
+
+
+def test_lookups_of_kafka_offsets():
+    assert kafka_lookup({}) == KafkaLookup(32, 30.0, 2)
+    prefix = "TZREC_KAFKA_OFFSETS_FOR_TIMES_"
+    environment = {f"{prefix}BATCH_SIZE": "4", f"{prefix}TIMEOUT": "1.5", f"{prefix}RETRIES": "0"}
+    assert kafka_lookup(environment) == KafkaLookup(4, 1.5, 0)
+    for name, value in [("BATCH_SIZE", "0"), ("TIMEOUT", "0"), ("TIMEOUT", "x"), ("RETRIES", "-1")]:
+        with pytest.raises(ConfigError, match=f"{prefix}{name} is"):
+            kafka_lookup({f"{prefix}{name}": value})

@@ -1,6 +1,8 @@
 """Reading a topic: every row once, in one order, from where to where."""
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,7 @@ from tzrec.constant import Mode
 from tzrec.datasets.formats import create_reader, create_writer
 from tzrec.datasets.kafka import client, poller
 from tzrec.datasets.position import DataPosition
-from tzrec.errors import ConfigError, DataError, FeatureError, Unsupported
+from tzrec.errors import ConfigError, DataError, FeatureError, MissingDependencyError, Unsupported
 from tzrec.options import KafkaLookup
 
 WHOLE = {"end_offset": "latest", "auto_offset_reset": "earliest"}
@@ -456,3 +458,25 @@ def test_lag(brokers, topic):
             lags.append(sum(made.lag(position.marks).values()))
     assert lags == [8, 6, 4, 2, 0]
     assert math.isfinite(np.mean(lags))
+
+
+def test_the_producer_of_the_documentation(brokers):
+    page = (Path(__file__).parents[2] / "docs" / "streaming.md").read_text()
+    script = page.partition("```python\n")[2].partition("```")[0]
+    brokers.create("clicks", 1)
+    exec(compile(script.replace("broker1:9092", brokers.brokers), "streaming.md", "exec"), {})
+    reader = create_reader(brokers.uri("clicks"))
+    assert reader.schema.names == ["user_id", "item_id", "clk"]
+    reader.client.close()
+    with loader(
+        brokers.uri("clicks", **WHOLE), features=[IdFake("user_id")], label_fields=["clk"]
+    ) as made:
+        (batch,) = made
+    assert ids(batch) == [7, 8]
+
+
+def test_without_the_client(monkeypatch):
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        loader("kafka://b/t?group.id=g")
+    assert caught.value.hint == "pip install confluent-kafka"

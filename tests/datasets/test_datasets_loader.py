@@ -296,7 +296,7 @@ def test_who_parses(text, gpu, expected, monkeypatch):
     assert num_parser_processes(config) == expected
 
 
-@pytest.mark.parametrize("name", ["OdpsDataset", "OdpsDatasetV1", "KafkaDataset"])
+@pytest.mark.parametrize("name", ["OdpsDataset", "OdpsDatasetV1"])
 def test_later_dataset_types(name):
     with pytest.raises(Unsupported, match=name):
         get_dataset_class(name)

@@ -14,6 +14,7 @@ from tzrec.deploy import artefact, assets, golden, part_writer, torchscript
 from tzrec.deploy.artefact import read_manifest, verify_artefact
 from tzrec.deploy.export import export_artefact
 from tzrec.deploy.options import ExportOptions
+from tzrec.deploy.verify import check_parity
 from tzrec.errors import ConfigError, ExportError, ServingError
 from tzrec.models.wrappers import autocast
 from tzrec.protos.data_pb2 import CsvDataset
@@ -254,6 +255,19 @@ class TestGate:
         found = read_manifest(path).parity["cases"]["golden batch"]["probs"]
         assert found == pytest.approx(1e-5, rel=0.05)
 
+    def test_the_worse_of_two_runs_is_recorded(self):
+        """The first run may differ although the second one does not."""
+        gaps = iter([0.5, 0.0] * 2)
+        report = check_parity(
+            lambda data: {"y": torch.ones(2)},
+            lambda data: {"y": torch.ones(2) + next(gaps)},
+            {"golden batch": {}, "one row": {}},
+            expected={"y": torch.ones(2)},
+            tolerance=0.25,
+            relative=0.25,
+        )
+        assert report["cases"] == {"golden batch": {"y": 0.5}, "one row": {"y": 0.5}}
+
     def test_frozen_number_of_rows_is_refused(self, model, tmp_path, monkeypatch):
         monkeypatch.setattr(part_writer, "_script_wrapper", FixedRows)
         with pytest.raises(ExportError, match="one row"):
@@ -462,17 +476,29 @@ class TestCorruption:
         verify_artefact(copy)
 
     @pytest.mark.parametrize(
-        "changes", [{"format": "other"}, {"files": {}}, {"files": 3}, {"surplus": 1}]
+        "changes",
+        [
+            {"format": "other"},
+            {"files": {}},
+            {"files": 3},
+            {"surplus": 1},
+            {"versions": []},
+            {"options": []},
+            {"target": []},
+        ],
     )
     def test_odd_manifest(self, copy, changes):
         self.edit(copy, **changes)
-        with pytest.raises(ServingError, match=r"manifest.json"):
+        with pytest.raises(ServingError, match=r"manifest.json") as error:
             verify_artefact(copy)
+        assert str(copy) in str(error.value)
 
-    def test_manifest_that_is_no_json(self, copy):
-        (copy / "manifest.json").write_text("{")
-        with pytest.raises(ServingError, match="cannot be read"):
+    @pytest.mark.parametrize("content", [b"{", b"\xff\xfe{}", b"3"])
+    def test_manifest_that_is_no_json(self, copy, content):
+        (copy / "manifest.json").write_bytes(content)
+        with pytest.raises(ServingError, match="cannot be read") as error:
             verify_artefact(copy)
+        assert str(copy) in str(error.value)
 
     def test_model_of_another_kind(self, copy):
         (copy / "scripted_model.pt").write_bytes(b"no model")

@@ -142,10 +142,15 @@ def test_options_are_json():
         ({"sequence_quantisation": "FP16"}, 1e-5),
         ({"quantisation": "INT8", "tolerance": 1e-7}, 1e-7),
         ({"tolerance": 0}, 0),
+        ({"mixed_precision": "BF16"}, 2.0**-6),
+        ({"mixed_precision": "FP16", "quantisation": "INT8"}, 2.0**-8),
+        ({"mixed_precision": "FP16", "tolerance": 1e-4}, 1e-4),
     ],
 )
 def test_tolerance(kwargs, tolerance):
-    assert ExportOptions(**kwargs).largest_difference == tolerance
+    options = ExportOptions(**kwargs)
+    assert options.largest_difference == tolerance
+    assert options.relative_difference == (tolerance if options.mixed_precision else 0)
 
 
 def test_additional_entries():
@@ -155,6 +160,25 @@ def test_additional_entries():
         ExportOptions(additional_export_config={"QUANT_EMB": "INT8"})
     with pytest.raises(ConfigError, match="says SPARSE_INT64 = '0', the export has '1'"):
         ExportOptions(additional_export_config={"SPARSE_INT64": "0"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ENABLE_AOT", "1"),
+        ("INPUT_TILE", 3),
+        ("QUANT_EC_EMB", "INT8"),
+        ("MAX_EXPORT_BATCH_SIZE", "64"),
+        ("AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS", "1"),
+    ],
+)
+def test_additional_entries_of_what_is_off(name, value):
+    """A processor would read a plain export as a tiled or compiled one."""
+    with pytest.raises(ConfigError, match=f"says {name} = '?{value}'?, the export has '0'"):
+        ExportOptions(additional_export_config={name: value})
+    assert ExportOptions(additional_export_config={name: "0"}).model_acc()[name] == "0"
+    tiled = ExportOptions(input_tile=3, additional_export_config={"INPUT_TILE": 3})
+    assert tiled.model_acc()["INPUT_TILE"] == 3
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tzrec.datasets.dataset import create_dataloader, create_writer
 from tzrec.deploy import Predictor, artefact
 from tzrec.deploy.batch_predict import predict_table
 from tzrec.deploy.export import export_artefact
+from tzrec.deploy.golden_rows import check_golden_rows
 from tzrec.errors import DataError, ServingError, Unsupported
 from tzrec.models.model import PredictWrapper
 from tzrec.training.build import build_features, build_model
@@ -366,3 +367,13 @@ class TestLoad:
         subprocess.run([sys.executable, "-c", code], check=True)
         with pytest.raises(AttributeError, match="no attribute 'predictor_'"):
             __import__("tzrec.deploy").deploy.predictor_  # noqa: B018
+
+
+def test_golden_rows_may_hold_nan():
+    """Of a column that no model reads; other values are compared as ever."""
+    golden = {"x.values": torch.tensor([[1.0], [float("nan")]])}
+    rows = pa.table({"x": [1.0, float("nan")]})
+    check_golden_rows(rows, golden, lambda rows: {"x.values": golden["x.values"].clone()})
+    for other in ([[1.0], [2.0]], [[float("nan")], [1.0]], [[1.0]]):
+        with pytest.raises(ServingError, match="'x' of the golden rows becomes something else"):
+            check_golden_rows(rows, golden, lambda rows, o=other: {"x.values": torch.tensor(o)})

@@ -162,13 +162,28 @@ def test_only_what_is_asked_for():
         ({"c": "abc"}, "'c' is 'abc', not a column"),
         ({"c": [b"abc"]}, "'c' of the rows has type binary"),
         ({"c": [1, "a"]}, "'c' cannot be read"),
-        ({"c": np.zeros((2, 2, 2))}, "'c' cannot be read"),
+        ({"c": np.zeros((2, 2, 2))}, "'c' is an array of 3 dimensions"),
+        ({"c": np.array("x", object)}, "'c' is an array of 0 dimensions"),
+        ({"c": np.array([["x", 1]], object)}, "'c' cannot be read"),
+        (pd.DataFrame({0: [1]}), "lack the columns c"),
+        (pd.DataFrame([[1, 2]], columns=["c", "c"]), "have the columns c more than once"),
+        (pa.table([[1], [2]], names=["c", "c"]), "have the columns c more than once"),
         ({"c": [2**70]}, "'c' cannot be read"),
     ],
 )
 def test_wrong(rows, message):
     with pytest.raises(DataError, match=message):
         to_columns(rows, {"c": IDS})
+
+
+def test_columns_that_nobody_reads_may_come_twice():
+    rows = pa.table([[1], [2], [3]], names=["a", "x", "x"])
+    assert to_columns(rows, {"a": IDS})["a"].to_pylist() == [1]
+
+
+def test_rows_of_no_values():
+    wanted = ColumnType(None, pa.float32(), pa.list_(pa.float32()))
+    assert one(np.zeros((2, 0)), wanted).to_pylist() == [[], []]
 
 
 def test_lengths():

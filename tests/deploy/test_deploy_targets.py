@@ -121,3 +121,18 @@ def test_compiled_tiled_and_narrow(job, plain):
         export_parts(
             job[1], job[0] / "one", ExportOptions(target="aoti_unified", quantisation="INT8")
         )
+
+
+@pytest.mark.parametrize("precision", ["BF16", "FP16"])
+@pytest.mark.parametrize("asked", [{}, {"quantisation": "INT8"}, {"input_tile": 3}])
+def test_mixed_precision(job, plain, tmp_path, precision, asked):
+    """Compiled code rounds at other places than the model in Python: one step, or a few."""
+    options = ExportOptions(mixed_precision=precision, **asked)
+    found = Predictor.load(export_parts(job[1], tmp_path / "e", options))
+    scores, rows = found.predict(make_rows(33, seed=4)), make_rows(33, seed=4)
+    step = {"BF16": 2.0**-8, "FP16": 2.0**-11}[precision]
+    for name, value in plain.predict(rows).items():
+        np.testing.assert_allclose(scores[name], value, rtol=4 * step, atol=4 * step)
+        assert not np.array_equal(scores[name], value)
+    parity = found.manifest.parity
+    assert parity["tolerance"] == parity["relative"] == options.tolerance < 0.02

@@ -9,23 +9,22 @@ import json
 import logging
 import re
 
+import example_runs
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from example_configs import CONFIGS, DEMO, ROOT, commands, stem
-from feed_data import FEED, feed_table, write_tokenizer
+from example_configs import CONFIGS, stem
+from example_runs import generate, matches, small, work_in
 from sklearn.metrics import roc_auc_score
 
-from tzrec.cli import main
 from tzrec.config import prepare
-from tzrec.demo.shape.shape import Shape
 from tzrec.main import export, predict, predict_checkpoint
 
-BATCH, STEPS, LARGEST = 128, 20, 50
+BATCH, STEPS = 128, 20
 EVALUATION = 1000
 # Of matching: as many negatives as a batch has rows, of several times as many items.
-MATCH_STEPS, ITEMS, USERS, NEGATIVES = 80, 1000, 200, 128
+MATCH_STEPS, NEGATIVES = 80, 128
 # Total loss of the first, the fifth and the last step, and the mean AUC of the tasks on 1,000 other
 # rows; of matching the mean loss of the last ten steps, and the recall@5. Written down on an x86-64
 # CPU with AVX-512. Where a CPU adds in another order (MKL_CBWR=COMPATIBLE,
@@ -75,10 +74,7 @@ OTHERWISE = {
     # A hundred times a cosine is too sure of itself for so few steps.
     "mind_taobao": {"model_config.mind.temperature": 0.05},
     # Each row becomes 48: as many as of other configs in all, and of 128 items.
-    "tdm_taobao": {
-        "data_config.batch_size": 8,
-        "data_config.tdm_sampler.layer_num_sample": [0, 1, 2, 4, 6, 8, 10, 10],
-    },
+    "tdm_taobao": {"data_config.batch_size": 8},
 }
 LOSS_TOLERANCE, LAST_TOLERANCE, AUC_TOLERANCE = 2e-4, 3e-2, 1.5e-2
 MATCH_LOSS_TOLERANCE, MATCH_LAST_TOLERANCE, RECALL_TOLERANCE = 1e-3, 5e-2, 3e-2
@@ -98,8 +94,7 @@ def _one_thread():
 def _work(tmp_path_factory):
     """Works where the feed finds its tokenizer, and the commands of headers the examples."""
     root = tmp_path_factory.mktemp("work")
-    write_tokenizer(root)
-    (root / "examples").symlink_to(ROOT / "examples")
+    work_in(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         yield
@@ -126,83 +121,19 @@ def losses():
     logger.propagate = propagate
 
 
-def small(path):
-    """Edits that make a config quick to train."""
-    config = prepare(str(path)).config
-    edits = {
-        "train_config.num_epochs": 0,
-        "train_config.num_steps": steps_of(config),
-        "train_config.save_checkpoints_epochs": 0,
-        "train_config.log_step_count_steps": 1,
-        "train_config.use_tensorboard": False,
-        "data_config.batch_size": BATCH,
-        "data_config.num_workers": 1,
-        "data_config.loader": "THREAD",
-        **OTHERWISE.get(path.stem, {}),
-    }
-    for part, rate in (("sparse_optimizer", 0.1), ("dense_optimizer", 0.001)):
-        optimizer = getattr(config.train_config, part).WhichOneof("optimizer")
-        edits[f"train_config.{part}.{optimizer}.lr"] = rate
-    sampler = config.data_config.WhichOneof("sampler")
-    if sampler and sampler != "tdm_sampler":
-        for field in ("num_sample", "num_eval_sample"):
-            edits[f"data_config.{sampler}.{field}"] = NEGATIVES
-    largest = ITEMS if matches(config) else LARGEST
-    for i, wrapper in enumerate(config.feature_configs):
-        here = f"feature_configs[{i}]"
-        steps = enumerate(wrapper.sequence_feature.features)
-        tables = {f"{here}.sequence_feature.features[{j}]": f.id_feature for j, f in steps}
-        for place, feature in {here: wrapper.id_feature, **tables}.items():
-            for size in ("num_buckets", "hash_bucket_size"):
-                if getattr(feature, size) > largest and path != FEED:
-                    edits[f"{place}.id_feature.{size}"] = largest
-    return json.dumps(edits)
-
-
-def matches(config):
-    """Whether a config matches users with items."""
-    model = config.model_config.WhichOneof("model")
-    return hasattr(getattr(config.model_config, model), "item_tower") or model == "tdm"
-
-
 def steps_of(config):
     """Steps to train for."""
     return MATCH_STEPS if matches(config) else STEPS
 
 
-def generate(path, root, edits):
-    """Makes rows by the command of the header; returns the arguments that train on them."""
-    config = prepare(str(path), edit_config_json=edits).config
-    rows = BATCH * steps_of(config)
-    if path in (DEMO, FEED):
-        shape = Shape(config)
-        tables = (
-            {"train": feed_table(0, rows), "eval": feed_table(rows, rows + EVALUATION)}
-            if path == FEED
-            else {"train": shape.table(rows, seed=1), "eval": shape.table(EVALUATION, seed=2)}
-        )
-        for part, table in tables.items():
-            pq.write_table(table, root / f"{part}.parquet")
-        inputs = [f"--{part}-input-path={root / part}.parquet" for part in tables]
-        return [str(path), *inputs]
-    made_up = next(words for words in commands(path) if words[1:3] == ["data", "generate"])
-    sizes = ["--rows", str(rows), "--eval-rows", str(EVALUATION), "--users", str(USERS)]
-    sizes += ["--edit-config-json", edits]
-    assert main([*made_up[1:], *sizes]) == 0
-    train = next(words for words in commands(path) if "--train-input-path" in words)
-    assert train[:2] == ["tzrec", "train"]
-    return train[2:]
-
-
 def learn(path, root):
     """Trains as the header says; returns its run, and the rows that were evaluated."""
-    edits = small(path)
-    arguments = generate(path, root, edits)
+    more = OTHERWISE.get(path.stem, {})
+    steps = steps_of(prepare(str(path)).config)
+    edits = small(path, steps=steps, batch=BATCH, negatives=NEGATIVES, more=more)
+    arguments = generate(path, root, edits, rows=BATCH * steps, eval_rows=EVALUATION)
     run = root / "run"
-    flags = ["--edit-config-json", edits, "--no-report", "--model-dir", str(run)]
-    assert main(["train", *arguments, *flags]) == 0
-    config = prepare(str(run / "pipeline.config")).config
-    return run, config.eval_input_path
+    return run, example_runs.learn(arguments, edits, run).eval_input_path
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=stem)

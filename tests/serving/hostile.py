@@ -128,7 +128,7 @@ def _numbers(row: dict[str, Any]) -> Iterator[Hostile]:
         for text in ('[[["a"]]]', '{"a": {"b": {"c": 1}}}', "[{}]", "[[1, [2]]]"):
             yield Hostile(f"{text}_in_{name}", _with(row, name, text), (422,), field)
         long = json.dumps("x" * 70_000)
-        for text in (long, f"[{long}]", f'{{{long}: 1}}'):
+        for text in (long, f"[{long}]", f"{{{long}: 1}}"):
             yield Hostile(f"{text[:2]}_long_in_{name}", _with(row, name, text), (422,), field)
 
 
@@ -252,9 +252,7 @@ def odd_columns(num_rows: int) -> dict[str, pa.Array]:
         "dense_union": pa.UnionArray.from_dense(
             pa.array([0] * num_rows, pa.int8()), pa.array(range(num_rows), pa.int32()), [numbers]
         ),
-        "sparse_union": pa.UnionArray.from_sparse(
-            pa.array([0] * num_rows, pa.int8()), [numbers]
-        ),
+        "sparse_union": pa.UnionArray.from_sparse(pa.array([0] * num_rows, pa.int8()), [numbers]),
         "lists_of_nothing": pa.array([[None]] * num_rows, pa.list_(pa.null())),
         "dictionary_in_list": pa.array(
             [["a"]] * num_rows, pa.list_(pa.dictionary(pa.int32(), pa.string()))
@@ -269,7 +267,20 @@ def odd_columns(num_rows: int) -> dict[str, pa.Array]:
 def changed(body: bytes, number: int, rng: np.random.Generator) -> Iterator[bytes]:
     """Yields a body with bytes changed, cut out, repeated or put in, in so many ways."""
     data = np.frombuffer(body, np.uint8)
-    tokens = [b'"', b"{", b"[", b"]", b"}", b",", b":", b"null", b"1e999", b"-", b"\\u0000", b"\xff"]
+    tokens = [
+        b'"',
+        b"{",
+        b"[",
+        b"]",
+        b"}",
+        b",",
+        b":",
+        b"null",
+        b"1e999",
+        b"-",
+        b"\\u0000",
+        b"\xff",
+    ]
     for _ in range(number):
         one = data.copy()
         for at in rng.integers(0, len(one), rng.integers(1, 5)):

@@ -22,6 +22,11 @@ HERE = Path(__file__).resolve()
 
 def create_app(engine, options):
     """The application: predicts a number, sleeps or hangs on a model thread."""
+    from serve_fakes import Recorder
+
+    told = []
+    engine.observer = Recorder()
+    engine.observer.on_state = lambda **state: told.append(state)
 
     async def answer(path, arguments):
         from serve_fakes import columns_of
@@ -32,9 +37,13 @@ def create_app(engine, options):
         if path == "/predict":
             scored = await engine.predict(columns_of(float(arguments["x"])), rows=1)
             return 200, {"version": scored.version, "y": scored.outputs["y"].tolist()}
+        if path == "/told":
+            return 200, {"told": told, "copies": engine.servable.copies}
         if path == "/sleep":
             await engine.call(time.sleep, float(arguments["seconds"]))
             return 200, {"slept": True}
+        if path == "/large":
+            return 200, "x" * int(arguments["bytes"])
         if path == "/hang":
             await engine.call(wait_for_file, arguments["file"])
             return 200, {"slept": True}
@@ -71,7 +80,7 @@ def install_fakes():
     from tzrec.errors import ServingError
     from tzrec.serving import loading, server
 
-    def load(directory, *, version=""):
+    def load(directory, *, version="", copies=None):
         settings = json.loads((Path(directory) / "model.json").read_text())
         if "gate" in settings:
             wait_for_file(settings["gate"])
@@ -79,6 +88,7 @@ def install_fakes():
             raise ServingError(settings["error"])
         servable = FakeServable(version or Path(directory).name, factor=settings["factor"])
         servable.model = "FakeModel"
+        servable.copies = copies
         column = types.SimpleNamespace(name="x")
         output = types.SimpleNamespace(name="y")
         servable.signatures = {

@@ -269,7 +269,7 @@ class TestRefusals:
         headers = {"Content-Type": "application/json"}
         answer = client.post("/v1/predict", content=content, headers=headers)
         assert error_of(answer) == (413, "body_too_large", None)
-        assert answer.headers["connection"] == "close"
+        assert "connection" not in answer.headers
 
     def test_a_body_that_does_not_come(self, servable):
         """Asked at the level of ASGI, as a test client always sends."""
@@ -293,6 +293,54 @@ class TestRefusals:
             thread.join()
         assert sent[0]["status"] == 408
         assert json.loads(sent[1]["body"])["error"]["code"] == "timeout"
+
+    def test_a_client_that_goes_costs_no_model_call(self, servable, monkeypatch):
+        """Asked at the level of ASGI: the second of two requests goes while it waits."""
+        gate, calls, real = threading.Event(), [], servable.predict
+
+        def predict(columns):
+            calls.append(len(columns["price"]))
+            assert gate.wait(20)
+            return real(columns)
+
+        async def ask(client):
+            first = asyncio.create_task(post(client.app, {"rows": ROWS[:1]}))
+            while not calls:
+                await asyncio.sleep(0.01)
+            gone = await post(client.app, {"rows": ROWS[:2]}, goes=True)
+            gate.set()
+            return (await first)[0]["status"], gone
+
+        monkeypatch.setattr(servable, "predict", predict)
+        with serving(servable, threads=1) as client:
+            status, gone = in_a_thread(ask, client)
+            assert status == 200
+            assert gone[0]["status"] == 499
+            assert client.post("/v1/predict", json={"rows": ROWS}).status_code == 200
+            key = "tzrec_request_seconds_count", "/v1/predict", "499"
+            assert numbers_of(client)[key] == 1
+        assert calls == [1, 5]
+
+    def test_bodies_that_are_too_large_together(self, servable):
+        """Seventeen clients that each send all but the end of the largest body."""
+        size = 1000
+
+        async def ask(client):
+            ends = asyncio.Event()
+            body = json.dumps({"rows": []}).ljust(size - 1)
+            open_ones = [asyncio.create_task(post(client.app, body, ends=ends)) for _ in range(17)]
+            done, _ = await asyncio.wait(open_ones, return_when=asyncio.FIRST_COMPLETED)
+            refused = [task.result()[0]["status"] for task in done]
+            ends.set()
+            return refused, [(await task)[0]["status"] for task in open_ones]
+
+        with serving(servable, max_body_bytes=size) as client:
+            refused, statuses = in_a_thread(ask, client)
+            assert refused == [429]
+            assert sorted(statuses) == [200] * 16 + [429]
+            for _ in range(20):
+                assert client.post("/v1/predict", content=b'{"rows": []}', headers={
+                    "Content-Type": "application/json"}).status_code == 200  # fmt: skip
 
     def test_arguments_behind_the_path(self, client):
         answer = client.post("/v1/predict?outputs=probs", json={"rows": ROWS})
@@ -347,6 +395,48 @@ class TestRefusals:
                 assert secret in caplog.text
             monkeypatch.undo()
             assert client.post("/v1/predict", json={"rows": ROWS}).status_code == 200
+
+
+async def post(app, body, *, goes=False, ends=None):
+    """Asks for scores at the level of ASGI; returns what is sent.
+
+    Args:
+        app: the application.
+        body: JSON, or its text.
+        goes: the client goes when it has sent the body.
+        ends: the last part of the body is sent only then.
+    """
+    text = body if isinstance(body, str) else json.dumps(body)
+    parts, sent = [text.encode()], []
+
+    async def receive():
+        if parts:
+            return {"type": "http.request", "body": parts.pop(), "more_body": ends is not None}
+        if ends is not None and not ends.is_set():
+            await ends.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if not goes:
+            await asyncio.sleep(30)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"",
+        "headers": [(b"content-type", b"application/json")], "root_path": "",
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return sent
+
+
+def in_a_thread(function, *arguments):
+    """Runs a coroutine where no other event loop is: a browser of other tests keeps one here."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(asyncio.run(function(*arguments))))
+    thread.start()
+    thread.join(30)
+    return results[0]
 
 
 def export_encoded(root):

@@ -151,6 +151,12 @@ class TestBytes:
             read_table(stream_of(pa.table({"x": values})), OPTIONS)
         assert (caught.value.code, caught.value.field) == ("wrong_type", "x")
 
+    def test_a_list_that_is_sent_once_and_stands_in_every_row(self):
+        lists = pa.array([list(range(1000))], pa.list_(pa.int64()))
+        values = pa.DictionaryArray.from_arrays(pa.array([0, 0, 0], pa.int8()), lists)
+        column = Column("ids", lists.type)
+        assert refused(pa.table({"ids": values}), [column]) == (422, "wrong_type", "ids")
+
     def test_a_dictionary_that_would_become_too_large(self):
         codes = pa.array(np.zeros(1000, np.int8))
         values = pa.DictionaryArray.from_arrays(codes, pa.array(["x" * 10_000]))

@@ -165,6 +165,26 @@ def test_a_large_request_goes_in_slices_between_which_others_come(tmp_path):
     assert max(servable.calls) <= 4
 
 
+def test_a_bad_row_of_a_large_request_says_in_which_slice_it_is(tmp_path):
+    values = pa.array([1.0] * 9 + [-1.0])
+    with (
+        running(tmp_path, FakeServable(), max_batch_rows=4) as engine,
+        pytest.raises(DataError, match="rows 8 to 9: row 1 is negative"),
+    ):
+        asyncio.run(engine.predict({"x": values}, rows=10))
+
+
+def test_an_observer_that_fails_ends_no_thread(tmp_path, caplog):
+    class Failing(Recorder):
+        def on_batch(self, **_):
+            raise OSError("no space left on device")
+
+    with running(tmp_path, FakeServable(), Failing(), request_timeout=5) as engine:
+        for _ in range(2):
+            scored = asyncio.run(engine.predict(columns_of(1.0), rows=1))
+            assert scored.outputs["y"].tolist() == [2.0]
+
+
 class Scalar(FakeServable):
     """Also gives one number for all rows, as a loss would be."""
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -314,6 +315,15 @@ class TestShapes:
     def test_hostile_names_are_cut(self):
         error = refused({"rows": [{**ROW, "x" * 10_000: 1}]})
         assert len(json.dumps(error.body())) < 500
+
+    def test_the_last_of_many_rows_is_refused_soon(self):
+        """Each row costs as much as it has columns, and not the square of that."""
+        columns = [Column(f"c{i}", pa.int64()) for i in range(300)]
+        row = dict.fromkeys((column.name for column in columns), 1)
+        began = time.process_time()
+        with pytest.raises(RequestError, match="is missing"):
+            read_rows({"rows": [row] * 3000 + [{}]}, columns, ServeOptions())
+        assert time.process_time() - began < 1.5
 
     def test_too_many_rows(self):
         for body in ({"rows": [ROW] * 4}, {"columns": {n: [v] * 4 for n, v in ROW.items()}}):

@@ -70,6 +70,19 @@ def test_sigterm_ends_running_requests_first(model):
         assert "Traceback" not in serving.text
 
 
+def test_metrics_are_told_and_copies_of_models_removed(model):
+    """Nobody asks for metrics: with several workers, another one may be asked."""
+    with Serving(model, "--port", 0) as serving:
+        serving.until("try:")
+        serving.wait_for(lambda: len(serving.get("/told")[1]["told"]) > 1)
+        found = serving.get("/told")[1]
+        state = {"version": "model", "is_ready": True, "queued_rows": 0}
+        assert found["told"][-1] == state
+        assert os.path.isdir(found["copies"])
+        assert serving.end() == 0
+        assert not os.path.exists(found["copies"])
+
+
 def test_a_request_that_does_not_end_is_given_up_and_so_with_a_second_signal(model):
     with Serving(model, "--port", 0, "--drain-seconds", 1, "--request-timeout", 60) as serving:
         serving.until("try:")

@@ -107,7 +107,7 @@ class TestRetriever:
         [
             ({"k": 0}, 422, "out_of_range", "k"),
             ({"k": 2**40}, 422, "out_of_range", "k"),
-            ({"k": 1.0}, 422, "wrong_type", "k"),
+            ({"k": 1.5}, 422, "wrong_type", "k"),
             ({"k": True}, 422, "wrong_type", "k"),
             ({"k": 500_000}, 413, "too_many_items", "k"),
             ({"exclude": [1]}, 422, "wrong_length", "exclude"),

@@ -15,6 +15,7 @@ from serve_fakes import FakeServable, Recorder, columns_of
 from tzrec import storage
 from tzrec.errors import ConfigError, ServingError
 from tzrec.serving.engine import Engine
+from tzrec.serving.loading import load
 from tzrec.serving.options import ServeOptions
 from tzrec.serving.publish import publish, roll_back, versions
 from tzrec.serving.versions import Source, is_version_name
@@ -123,6 +124,52 @@ def test_versions_that_were_copied_by_hand(tmp_path, root):
     os.rename(make_export(tmp_path, 9), root / "versions" / "z")
     assert [(v.name, v.published == "") for v in versions(str(root))] == [("z", True), ("m", False)]
     assert roll_back(str(root)) == "z"
+
+
+def test_versions_may_be_links_and_other_files_are_none(tmp_path, root):
+    add(tmp_path, root, "m", 2)
+    outside = Path(make_export(tmp_path, 9))
+    (root / "versions" / "link").symlink_to(outside)
+    (root / "versions" / "README").write_text("what lies here")
+    assert names(root) == ["link", "m"]
+    add(tmp_path, root, "n", 3, keep=2)
+    assert sorted(os.listdir(root / "versions")) == ["README", "m", "n"]
+    assert (outside / "factor").is_file()
+    (root / "versions" / ".partial-link").symlink_to(outside)  # of a killed publisher
+    add(tmp_path, root, "o", 4, keep=2)
+    assert sorted(os.listdir(root / "versions")) == ["README", "n", "o"]
+
+
+def test_what_was_rolled_back_from_is_not_gone_back_to(tmp_path, root):
+    for name, factor in zip("abc", range(3), strict=True):
+        add(tmp_path, root, name, factor)
+    roll_back(str(root))
+    add(tmp_path, root, "d", 7)
+    assert names(root) == ["c", "a", "b", "d"]
+    assert roll_back(str(root)) == "b"
+    roll_back(str(root), "a")
+    add(tmp_path, root, "e", 8, keep=2)
+    assert names(root) == ["a", "e"]  # the current one, and the one before it
+
+
+def test_a_copy_of_a_remote_model_goes_with_it(tmp_path, monkeypatch):
+    seen = []
+
+    def read(directory, *, version):
+        seen.append(Path(directory))
+        return FakeServable(version, factor=float((seen[-1] / "factor").read_text()))
+
+    monkeypatch.setattr("tzrec.serving.servable.load_servable", read)
+    storage.upload_tree(make_export(tmp_path, 3), "memory://copied/a")
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    servable = load("memory://copied/a", copies=str(copies))
+    assert (servable.version, servable.factor) == ("a", 3.0)
+    assert seen[0].parent == copies
+    assert (seen[0] / "inner" / "weights").is_file()
+    del servable
+    assert not list(copies.iterdir())
+    storage.remove_tree("memory://copied")
 
 
 @pytest.mark.parametrize("name", ["", "..", ".a", "a/b", "a b", "ä", "-x", "x" * 129, "a\n"])

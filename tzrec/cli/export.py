@@ -76,7 +76,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--tolerance",
         type=float,
         metavar="X",
-        help="largest difference to the trained model (default: 1e-6; quantised 1e-5)",
+        help="largest difference to the trained model (default: 1e-6; more with narrow types)",
     )
 
 

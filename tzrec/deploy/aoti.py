@@ -25,7 +25,7 @@ from tzrec.deploy import torchscript
 from tzrec.deploy.exported import Exported, export_graph
 from tzrec.deploy.machine import check_machine, compiler_options, describe_machine
 from tzrec.deploy.package import Package, foreign_operators
-from tzrec.deploy.split import split
+from tzrec.deploy.split import Split, split
 from tzrec.deploy.trace import model_name, quiet, trace
 from tzrec.deploy.unify import unify
 from tzrec.errors import ExportError, ServingError
@@ -82,12 +82,7 @@ def write(
             whole = unify(traced, inputs)
             exported = export_graph(whole, dict, inputs, mixed_precision=mixed_precision)
         else:
-            parts = split(traced, inputs)
-            sparse = torchscript.compile_graph(parts.sparse, mixed_precision)
-            scripted = torchscript.Scripted(sparse, parts.sparse.code)
-            torchscript.save(scripted, work / SPARSE_MODEL, work / SPARSE_CODE)
-            _write_graph(work, "sparse", parts.sparse)
-            _write_graph(work, "dense", parts.dense)
+            parts = _write_sparse(traced, inputs, work, mixed_precision)
             exported = export_graph(
                 parts.dense,
                 lambda data: parts.sparse(data, device),
@@ -103,6 +98,19 @@ def write(
         describe_machine(device),
     )
     (work / TARGET).write_text(json.dumps(dataclasses.asdict(target), indent=2) + "\n")
+
+
+def _write_sparse(
+    traced: torch.fx.GraphModule, inputs: dict[str, Tensor], work: Path, mixed_precision: str
+) -> Split:
+    """Splits a model, and writes its sparse part and the graphs of both."""
+    parts = split(traced, inputs)
+    sparse = torchscript.compile_graph(parts.sparse, mixed_precision)
+    scripted = torchscript.Scripted(sparse, parts.sparse.code)
+    torchscript.save(scripted, work / SPARSE_MODEL, work / SPARSE_CODE)
+    _write_graph(work, "sparse", parts.sparse)
+    _write_graph(work, "dense", parts.dense)
+    return parts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import tzrec
-from tzrec.errors import ServingError
+from tzrec.errors import ServingError, at
 from tzrec.fg.handler import FG_JSON
 
 SCRIPTED_MODEL = "scripted_model.pt"
@@ -59,6 +59,9 @@ RESERVED_NAMES = (
 # Directories of an export in parts.
 PARTS = ("embedding", "item", "model", "user")
 _NEEDED = (PIPELINE_CONFIG, MODEL_ACC, GOLDEN)
+
+# Of parts of the manifest that are used as they stand.
+_KINDS = {"target": str, "versions": dict, "options": dict, "parity": dict}
 
 FORMAT = "tzrec-artefact"
 FORMAT_VERSION = 1
@@ -148,7 +151,11 @@ class Manifest:
             body["files"] = {
                 _inside(name): FileEntry(**entry) for name, entry in body["files"].items()
             }
-            return cls(**body)
+            made = cls(**body)
+            for field, kind in _KINDS.items():
+                if not isinstance(getattr(made, field), kind):
+                    raise TypeError(f"{field} is no {kind.__name__}")
+            return made
         except (TypeError, KeyError, AttributeError) as error:
             raise ServingError(f"{MANIFEST} lacks a part: {error!r}") from error
 
@@ -175,7 +182,12 @@ def read_manifest(path: str | Path) -> Manifest:
             f"{directory} holds no {MANIFEST} (found: {found}): it is not an export of tzrec, "
             "or an incomplete copy of one"
         )
-    return Manifest.from_json(manifest.read_text())
+    try:
+        text = manifest.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServingError(f"{manifest} cannot be read: {error}") from error
+    with at(f"{directory}/"):
+        return Manifest.from_json(text)
 
 
 def found_parts(directory: str | Path) -> list[str]:

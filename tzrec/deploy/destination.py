@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,8 +66,8 @@ def published(export_dir: str | Path, *, staging: str | None = None) -> Iterator
         return
     target = local_path(export_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(work, ignore_errors=True)
+    # Not by process id: in containers that share a disk every process may be number 1.
+    work = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         work.mkdir()
         yield work

@@ -15,6 +15,9 @@ PARITY_TOLERANCE = 1e-6
 # Rows of narrow tables are added up in another order than in training. Half a step of such a
 # table is larger by orders: a wrong row, scale or type does not pass.
 QUANTISED_TOLERANCE = 1e-5
+# A step of the 16-bit type, of numbers up to 1, several times over: compiled code rounds at other
+# places. Larger numbers have larger steps, so the tolerance grows with them.
+MIXED_TOLERANCES = {"BF16": 2.0**-6, "FP16": 2.0**-8}
 TARGETS = ("torchscript", "aoti", "aoti_unified")
 # Narrow types of tables; FP32 is said for "as trained".
 TABLE_TYPES = ("FP16", "INT8", "INT4", "INT2")
@@ -42,7 +45,9 @@ class ExportOptions:
         asset_files: files to copy along.
         additional_export_config: entries for ``model_acc.json``.
         tolerance: largest difference between the model and its export that is published; None =
-            1e-6, or 1e-5 with narrow tables (compared with the model on the same rounded rows).
+            1e-6, or 1e-5 with narrow tables (compared with the model on the same rounded rows), or
+            that of `MIXED_TOLERANCES`. With mixed precision it is for scores up to 1, and grows
+            with the score.
         sources: option → who asked for it, where that is not the default.
         variables: environment variables that decided, with their text.
 
@@ -79,7 +84,8 @@ class ExportOptions:
                 "autotune is for compiled exports", hint="add --target aoti, or leave it out"
             )
         if self.tolerance is None:
-            self._set("tolerance", QUANTISED_TOLERANCE if self.quantises else PARITY_TOLERANCE)
+            narrow = QUANTISED_TOLERANCE if self.quantises else PARITY_TOLERANCE
+            self._set("tolerance", MIXED_TOLERANCES.get(self.mixed_precision, narrow))
         elif not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise ConfigError(f"export tolerance {self.tolerance} is not a number of at least 0")
         self._set("asset_files", tuple(self.asset_files))
@@ -106,6 +112,11 @@ class ExportOptions:
         assert self.tolerance is not None
         return self.tolerance
 
+    @property
+    def relative_difference(self) -> float:
+        """What is allowed beside `largest_difference`, as a part of the size of a score."""
+        return self.largest_difference if self.mixed_precision else 0.0
+
     def to_dict(self) -> dict[str, Any]:
         """Returns all options as JSON values."""
         return dataclasses.asdict(self) | {"asset_files": list(self.asset_files)}
@@ -118,27 +129,31 @@ class ExportOptions:
         return self._switches() | dict(self.additional_export_config)
 
     def _switches(self) -> dict[str, str]:
-        # QUANT_EMB is said even when off: the interface's default is a silent INT8.
-        switches = {"SPARSE_INT64": "1", "QUANT_EMB": self.quantisation or "0"}
-        said = {
+        switches = {name: value for name, value in self._all_switches().items() if value}
+        # Targets are written in the one way that the processor knows.
+        kept = {name: self.variables[name] for name in switches if name in self.variables}
+        return switches | {name: text for name, text in kept.items() if name != "ENABLE_AOT"}
+
+    def _all_switches(self) -> dict[str, str]:
+        """Returns every switch that the export decides, with ``""`` for what is off."""
+        return {
+            "SPARSE_INT64": "1",
+            # Said even when off: the interface's default is a silent INT8.
+            "QUANT_EMB": self.quantisation or "0",
             "QUANT_EC_EMB": self.sequence_quantisation,
             "INPUT_TILE": str(self.input_tile or ""),
             "ENABLE_AOT": _ENABLE_AOT.get(self.target, ""),
             "MAX_EXPORT_BATCH_SIZE": str(self.max_batch_size or ""),
             "AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS": "1" if self.autotune else "",
         }
-        switches |= {name: value for name, value in said.items() if value}
-        # Targets are written in the one way that the processor knows.
-        kept = {name: self.variables[name] for name in switches if name in self.variables}
-        return switches | {name: text for name, text in kept.items() if name != "ENABLE_AOT"}
 
     def _check_additional(self) -> None:
-        switches = self._switches()
+        switches = self._all_switches() | self._switches()
         for name, value in self.additional_export_config.items():
-            if name in switches and value != switches[name]:
+            if name in switches and str(value) != (switches[name] or "0"):
                 raise ConfigError(
                     f"additional_export_config says {name} = {value!r}, the export has "
-                    f"{switches[name]!r}",
+                    f"{switches[name] or '0'!r}",
                     hint="ask for it with the flag of the export; model_acc.json follows",
                 )
 

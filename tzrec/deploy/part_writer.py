@@ -151,6 +151,7 @@ class _Gate:
             self._cases,
             expected=self.expected,
             tolerance=self._options.largest_difference,
+            relative=self._options.relative_difference,
         )
 
     def _eager(self, data: Data) -> Data:

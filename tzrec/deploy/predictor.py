@@ -215,13 +215,16 @@ class Predictor:
             ServingError: the scores, or the features, are not the recorded ones.
         """
         inputs, expected = golden.load_golden(path)
+        tolerance = _SELF_CHECK_TOLERANCE
+        if self.manifest.options.get("mixed_precision"):
+            tolerance = max(tolerance, self.manifest.options["tolerance"])
         if self._rows is not None:
             check_golden_rows(self._rows, inputs, self.parse)
         for _ in range(2):
             outputs = self.forward(inputs)
             actual = {name: torch.from_numpy(golden.to_numpy(v)) for name, v in outputs.items()}
-            differences = compare(expected, actual, relative=_SELF_CHECK_TOLERANCE)
-            if any(d.max_abs > _SELF_CHECK_TOLERANCE for d in differences):
+            differences = compare(expected, actual, relative=tolerance)
+            if any(d.max_abs > tolerance for d in differences):
                 raise ServingError(
                     f"{path.parent} does not score here as where it was exported "
                     f"({self.manifest.versions})\n{difference_table(differences)}"

@@ -270,8 +270,9 @@ def summary(report: dict[str, Any]) -> str:
         return "the model has no tables of the kind that is to be quantised"
     kinds = sorted({table["type"] for table in report.values()})
     after, before = (sum(t[key] for t in report.values()) for key in ("bytes", "trained_bytes"))
+    tables = "1 table" if len(report) == 1 else f"{len(report)} tables"
     return (
-        f"{len(report)} table{'s' * (len(report) > 1)} as {', '.join(kinds)}: {_size(after)} instead of {_size(before)} "
+        f"{tables} as {', '.join(kinds)}: {_size(after)} instead of {_size(before)} "
         f"({before / max(after, 1):.1f} x smaller)"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -141,11 +142,11 @@ def _names(rows: Any) -> Collection[str]:
     if isinstance(rows, dict):
         return rows
     if isinstance(rows, (pa.RecordBatch, pa.Table)):
-        return set(rows.schema.names)
+        return Counter(rows.schema.names)
     if isinstance(rows, Mapping):
         return rows
     if type(rows).__module__.partition(".")[0] == "pandas" and hasattr(rows, "columns"):
-        return {str(name) for name in rows.columns}
+        return Counter(name for name in rows.columns if isinstance(name, str))
     raise DataError(
         f"rows are a {type(rows).__name__}",
         hint="pass a dict of columns, a pandas.DataFrame, or a pyarrow RecordBatch or Table",
@@ -159,6 +160,9 @@ def _refuse_missing(names: Collection[str], present: Collection[str]) -> None:
             f"rows lack the columns {', '.join(missing)}{did_you_mean(missing[0], present)}",
             hint=f"the model reads {', '.join(names)}",
         )
+    twice = [n for n in names if present[n] > 1] if isinstance(present, Counter) else []
+    if twice:
+        raise DataError(f"rows have the columns {', '.join(twice)} more than once")
 
 
 def _typed(name: str, values: Any, wanted: ColumnType) -> pa.Array:
@@ -188,9 +192,13 @@ def _array(name: str, values: Any, wanted: ColumnType) -> pa.Array:
             f"column {name!r} is {values!r}, not a column of values",
             hint=f"one row is {{{name!r}: [{values!r}]}}",
         )
-    if isinstance(values, np.ndarray) and values.ndim == 2:
-        flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        if values.ndim != 2:
+            raise DataError(f"column {name!r} is an array of {values.ndim} dimensions, not 1 or 2")
+        if values.dtype != object and values.shape[1]:
+            flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+            return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        values = list(values)
     maps = _maps(name, values, wanted)
     if maps is not None:
         return maps

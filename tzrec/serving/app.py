@@ -17,7 +17,7 @@ A request is decoded for, and answered by, one version of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -48,6 +48,8 @@ _PROTECTED = ("/v1/", "/metrics", "/openapi.json")
 _BYTES_INLINE, _ROWS_INLINE = 1 << 17, 1 << 12
 
 Query = Any
+Take = Callable[[int], None]
+Handler = Callable[["Request", Take], Awaitable["Response"]]
 T = TypeVar("T")
 
 
@@ -77,9 +79,9 @@ def create_app(engine: Engine, options: ServeOptions) -> Starlette:
     api = _Api(engine, options, metrics)
     app = Starlette(
         routes=[
-            Route("/v1/predict", api.predict, methods=["POST"]),
-            Route("/v1/retrieve", api.retrieve, methods=["POST"]),
-            Route("/v1/embed", api.embed, methods=["POST"]),
+            Route("/v1/predict", api.counted(api.predict), methods=["POST"]),
+            Route("/v1/retrieve", api.counted(api.retrieve), methods=["POST"]),
+            Route("/v1/embed", api.counted(api.embed), methods=["POST"]),
             Route("/v1/schema", api.schema, methods=["GET"]),
             Route("/health", api.health, methods=["GET"]),
             Route("/ready", api.ready, methods=["GET"]),
@@ -103,14 +105,26 @@ class _Api:
         self._engine = engine
         self._options = options
         self._metrics = metrics
+        self._bodies = http.Bodies(options)
+        # A large body takes many times its size while it is read, and the interpreter all along.
+        self._readers = anyio.CapacityLimiter(options.threads)
 
-    async def predict(self, request: Request) -> Response:
+    def counted(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """Returns a handler whose request holds its body, as far as that is bounded."""
+
+        async def endpoint(request: Request) -> Response:
+            with self._bodies.hold() as take:
+                return await handler(request, take)
+
+        return endpoint
+
+    async def predict(self, request: Request, take: Take) -> Response:
         servable: Servable = self._engine.servable
         kind = http.accepted_answer(request)
-        query = await self._read(request, servable, queries.predict_query)
+        query = await self._read(request, take, servable, queries.predict_query)
         rows: Rows = query.rows
         more: dict[str, pa.Array] = {}
-        with _Blame(rows, servable, PREDICT, self._options):
+        with http.unless_gone(request), _Blame(rows, servable, PREDICT, self._options):
             outputs = await self._scores_of(rows, servable)
             if query.features:
                 more[DEBUG_COLUMN] = await self._engine.call(
@@ -139,12 +153,12 @@ class _Api:
         scored = await self._engine.predict(rows.all_columns, rows=rows.num_rows, servable=servable)
         return scored.outputs
 
-    async def retrieve(self, request: Request) -> Response:
+    async def retrieve(self, request: Request, take: Take) -> Response:
         servable: Servable = self._engine.servable
         kind = http.accepted_answer(request)
-        query = await self._read(request, servable, queries.retrieve_query)
+        query = await self._read(request, take, servable, queries.retrieve_query)
         rows: Rows = query.rows
-        with _Blame(rows, servable, RETRIEVE, self._options):
+        with http.unless_gone(request), _Blame(rows, servable, RETRIEVE, self._options):
             found = await self._engine.call(
                 servable.retrieve, rows.all_columns, query.k, query.exclude, rows=rows.num_rows
             )
@@ -152,12 +166,13 @@ class _Api:
         columns = {ITEM_IDS: ids, SCORES: scores}
         return await _answer(kind, servable, rows.num_rows, lambda: columns)
 
-    async def embed(self, request: Request) -> Response:
+    async def embed(self, request: Request, take: Take) -> Response:
         servable: Servable = self._engine.servable
         kind = http.accepted_answer(request)
-        query = await self._read(request, servable, queries.embed_query)
+        query = await self._read(request, take, servable, queries.embed_query)
         rows: Rows = query.rows
-        with _Blame(rows, servable, f"{EMBED}/{query.tower}", self._options):
+        what = f"{EMBED}/{query.tower}"
+        with http.unless_gone(request), _Blame(rows, servable, what, self._options):
             vectors = await self._engine.call(
                 servable.embed, query.tower, rows.all_columns, rows=rows.num_rows
             )
@@ -186,16 +201,14 @@ class _Api:
         return http.json_response({"status": "ready", "version": state.version})
 
     async def metrics(self, request: Request) -> Response:
-        state = self._engine.state()
-        self._metrics.on_state(
-            version=state.version, is_ready=state.is_ready, queued_rows=state.queued_rows
-        )
+        self._engine.tell_state()
         text = await anyio.to_thread.run_sync(self._metrics.text)
         return http.response(text, kind=self._metrics.content_type)
 
     async def _read(
         self,
         request: Request,
+        take: Take,
         servable: Servable,
         make: Callable[[queries.Asked, Servable], Query],
     ) -> Query:
@@ -207,7 +220,7 @@ class _Api:
                 "with JSON all arguments are in the body, none behind the path",
                 pairs[0][0][:40],
             )
-        body = await http.read_body(request, self._options)
+        body = await http.read_body(request, self._options, take)
 
         def read() -> Query:
             if kind == http.JSON:
@@ -216,8 +229,8 @@ class _Api:
                 asked = queries.asked_in_arrow(body, pairs, self._options)
             return make(asked, servable)
 
-        query = await _aside(len(body) > _BYTES_INLINE, read)
-        self._metrics.on_rows(request.url.path, query.rows.num_rows)
+        query = await _aside(len(body) > _BYTES_INLINE, read, self._readers)
+        self._metrics.on_rows(request.scope["path"], query.rows.num_rows)
         return query
 
 
@@ -244,9 +257,11 @@ class _Blame:
         return self._rows.where(column, row if self._knows_row else None)
 
 
-async def _aside(is_large: bool, work: Callable[[], T]) -> T:
+async def _aside(
+    is_large: bool, work: Callable[[], T], limiter: anyio.CapacityLimiter | None = None
+) -> T:
     """Does work at once, or on a thread where it takes long."""
-    return await anyio.to_thread.run_sync(work) if is_large else work()
+    return await anyio.to_thread.run_sync(work, limiter=limiter) if is_large else work()
 
 
 def _scores(outputs: dict[str, np.ndarray], more: dict[str, pa.Array], kind: str) -> dict[str, Any]:

@@ -113,8 +113,13 @@ def _check_layouts(schema: pa.Schema) -> None:
     _ = schema.names  # fails here if they are no UTF-8
     for field in schema:
         kind = field.type
-        is_outer = types.is_dictionary(kind) and types.is_signed_integer(kind.index_type)
-        if not _is_flat(kind.value_type if is_outer else kind):
+        # A list that was sent once could stand in every row, and be a million times as large.
+        is_plain = (
+            types.is_dictionary(kind)
+            and types.is_signed_integer(kind.index_type)
+            and not types.is_nested(kind.value_type)
+        )
+        if not _is_flat(kind.value_type if is_plain else kind):
             raise invalid(
                 "wrong_type",
                 f"columns of type {shorten(str(kind))} are not taken",

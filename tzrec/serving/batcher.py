@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -100,7 +101,7 @@ class Batcher:
         self._spent_rows = 1.0
         self._closed = False
         # Models whose outputs are not one entry a row: each request goes alone, and whole.
-        self._whole: set[int] = set()
+        self._whole: weakref.WeakSet[Model] = weakref.WeakSet()
         # Daemons, so that one that hangs cannot keep the process alive.
         self._threads = [
             threading.Thread(target=self._work, name=f"model-{i}", daemon=True)
@@ -138,11 +139,7 @@ class Batcher:
 
     def is_row_wise(self, model: Model) -> bool:
         """Returns whether the model gives one entry a row, as far as it is known."""
-        return id(model) not in self._whole
-
-    def forget(self, model: Model) -> None:
-        """Drops what is known of a model that is going."""
-        self._whole.discard(id(model))
+        return model not in self._whole
 
     def submit(self, job: Job, *, admitted: bool = False) -> None:
         """Puts a job in the queue.
@@ -183,6 +180,8 @@ class Batcher:
                 return
             try:
                 self._run(batch)
+            except Exception:  # an observer's: the thread has to go on
+                logger.exception("after a model call")
             finally:
                 self._running.pop(threading.get_ident(), None)
             # Else the last batch stays alive until the next one comes.
@@ -270,7 +269,7 @@ class Batcher:
     def _note_shape(self, model: Model, outputs: Outputs, rows: int) -> bool:
         is_row_wise = all(value.shape[:1] == (rows,) for value in outputs.values())
         if not is_row_wise:
-            self._whole.add(id(model))
+            self._whole.add(model)
         return is_row_wise
 
 

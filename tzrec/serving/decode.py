@@ -224,9 +224,9 @@ def _refuse_other_names(
             )
 
 
-def _refuse_unknown(name: str, wanted: Iterable[str], place: str) -> None:
-    known = list(wanted)
-    if name not in known:
+def _refuse_unknown(name: str, wanted: Mapping[str, Column], place: str) -> None:
+    if name not in wanted:
+        known = list(wanted)
         short = shorten(name)
         raise invalid(
             "unknown_field",

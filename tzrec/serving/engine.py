@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tzrec.errors import DataError, FeatureError
 from tzrec.serving.batcher import Batcher, Columns, Job
 from tzrec.serving.faults import DeadlineExceeded, Fault
 from tzrec.serving.observer import Observer
@@ -88,7 +89,6 @@ class Engine:
             load,
             observer=self._observer,
             reload_seconds=options.reload_seconds,
-            on_switch=self._batcher.forget,
         )
         self._is_draining = False
 
@@ -156,6 +156,13 @@ class Engine:
             reason = f"a model call has been running for {busy:.0f} s"
         return State(not reason, reason, self._slot.version, self._batcher.queued_rows, busy)
 
+    def tell_state(self) -> None:
+        """Tells the observer how the engine is."""
+        state = self.state()
+        self._observer.on_state(
+            version=state.version, is_ready=state.is_ready, queued_rows=state.queued_rows
+        )
+
     async def predict(self, columns: Columns, *, rows: int, servable: Any = None) -> Scored:
         """Scores columns, merged with other requests; a large request goes in slices.
 
@@ -181,7 +188,11 @@ class Engine:
         for start in range(0, rows, step):
             num = min(step, rows - start)
             own = {name: column.slice(start, num) for name, column in columns.items()}
-            parts.append(await submit(num, columns=own, admitted=start > 0))
+            try:
+                parts.append(await submit(num, columns=own, admitted=start > 0))
+            except (DataError, FeatureError) as error:  # it counts rows from the slice
+                error.location.insert(0, f"rows {start} to {start + num - 1}")
+                raise
             if not self._batcher.is_row_wise(servable):
                 return Scored(servable.version, await submit(rows, columns=columns, admitted=True))
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

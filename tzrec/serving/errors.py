@@ -14,6 +14,8 @@ from tzrec.errors import DataError, FeatureError, TzrecError
 from tzrec.serving.faults import Fault
 
 _NAMED = re.compile(r"\b(?:column|feature|input) '([^']+)'")
+# Where feature generation was, and the columns that it read.
+_GENERATED = re.compile(r"feature (\S+) of (.+)")
 _ROW = re.compile(r"\brow (\d+)\b")
 
 
@@ -84,5 +86,7 @@ def of_data(error: TzrecError, where: Any) -> RequestError | None:
     if row is None and found:
         row = int(found[1])
     names = _NAMED.findall(text)
+    for place in filter(None, map(_GENERATED.fullmatch, error.location)):
+        names += [*place[2].split(", "), place[1]]
     field = next(filter(None, (where(name, row) for name in names)), "")
     return invalid("invalid_value", text, field, error.hint)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,7 +16,7 @@ import orjson
 
 from tzrec.serving.arrow import ARROW_STREAM
 from tzrec.serving.errors import RequestError, error_body, of_fault
-from tzrec.serving.faults import Fault
+from tzrec.serving.faults import Fault, Overloaded
 from tzrec.serving.metrics import Metrics
 from tzrec.serving.options import ServeOptions
 
@@ -29,6 +31,8 @@ logger = logging.getLogger("tzrec")
 JSON = "application/json"
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _OTHER_ROUTE = "other"
+# Bytes of all bodies that requests hold at a time, as a multiple of the largest one.
+_MOST_BODIES = 16
 _CLOSED_BY_CLIENT = 499
 
 
@@ -54,11 +58,53 @@ def error_response(error: RequestError) -> Response:
     return json_response(error.body(), error.status, error.headers)
 
 
-async def read_body(request: Request, options: ServeOptions) -> bytes:
+class Bodies:
+    """Counts the bytes of the bodies that are held, so that many together do not fill the memory.
+
+    Args:
+        options: with the size of the largest body.
+    """
+
+    def __init__(self, options: ServeOptions) -> None:
+        self._most = _MOST_BODIES * options.max_body_bytes
+        self._held = 0
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[Callable[[int], None]]:
+        """Yields what a request calls for each part of its body; all are let go at the end.
+
+        That raises `Overloaded` where the bodies would be too large together.
+        """
+        own = 0
+
+        def take(size: int) -> None:
+            nonlocal own
+            if self._held + size > self._most:
+                raise Overloaded(
+                    "the requests that are being answered are too large together",
+                    hint="try again later",
+                    retry_after=1,
+                )
+            self._held += size
+            own += size
+
+        try:
+            yield take
+        finally:
+            self._held -= own
+
+
+async def read_body(request: Request, options: ServeOptions, take: Callable[[int], None]) -> bytes:
     """Returns the body of a request, and never holds more of it than is allowed.
+
+    Args:
+        request: whose body has not been read.
+        options: limits.
+        take: see `Bodies.hold`.
 
     Raises:
         RequestError: 408, 413 or 415.
+        Overloaded: the bodies of all requests are too large together.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise RequestError(415, "compressed", "the body is compressed", hint="send it as it is")
@@ -73,12 +119,48 @@ async def read_body(request: Request, options: ServeOptions) -> bytes:
                 size += len(chunk)
                 if size > options.max_body_bytes:
                     raise _too_large(options)
+                take(len(chunk))
                 chunks.append(chunk)
     except TimeoutError:
         raise RequestError(
-            408, "timeout", f"the body did not arrive within {options.request_timeout:g} s"
+            408,
+            "timeout",
+            f"the body did not arrive within {options.request_timeout:g} s",
+            headers={"Connection": "close"},
         ) from None
+    if not size and "upgrade" in request.headers:
+        raise RequestError(
+            400,
+            "upgrade",
+            "a body that comes with a request for another protocol is not read",
+            hint="send no Upgrade header; in Java: HttpClient.Version.HTTP_1_1",
+            headers={"Connection": "close"},
+        )
     return b"".join(chunks)
+
+
+@contextlib.contextmanager
+def unless_gone(request: Request) -> Iterator[None]:
+    """Gives up what is done inside when the client goes; the body has been read.
+
+    Raises:
+        ClientDisconnect: it has gone.
+    """
+    from starlette.requests import ClientDisconnect
+
+    async def wait() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        scope.cancel()
+
+    with anyio.CancelScope() as scope:
+        waiting = asyncio.ensure_future(wait())
+        try:
+            yield
+        finally:
+            waiting.cancel()
+    if scope.cancelled_caught:
+        raise ClientDisconnect
 
 
 def _too_large(options: ServeOptions) -> RequestError:
@@ -87,8 +169,8 @@ def _too_large(options: ServeOptions) -> RequestError:
         "body_too_large",
         f"the body is larger than {options.max_body_bytes} bytes",
         hint="send several requests",
-        # What is not read would be taken for the next request.
-        headers={"Connection": "close"},
+        # The connection stays open, and what still comes is dropped: if it were closed, clients
+        # that are sending would see that it is, and not this answer.
     )
 
 

@@ -9,8 +9,14 @@ from typing import Any
 from tzrec import storage
 
 
-def load(directory: str, *, version: str = "") -> Any:
+def load(directory: str, *, version: str = "", copies: str | None = None) -> Any:
     """Loads a servable, by a copy of it where it is remote.
+
+    Args:
+        directory: local, or with a scheme.
+        version: its name, see `tzrec.serving.servable.load_servable`.
+        copies: directory for the copy, which goes with the servable; default that of temporary
+            files.
 
     Raises:
         TzrecError: see `tzrec.serving.servable.load_servable`.
@@ -19,7 +25,7 @@ def load(directory: str, *, version: str = "") -> Any:
 
     if not storage.is_remote(directory):
         return load_servable(directory, version=version)
-    copy = tempfile.TemporaryDirectory(prefix="tzrec-model-")
+    copy = tempfile.TemporaryDirectory(prefix="tzrec-model-", dir=copies)
     storage.download_tree(directory, copy.name)
     name = version or directory.rpartition("/")[2]
     servable = load_servable(copy.name, version=name)

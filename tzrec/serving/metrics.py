@@ -12,8 +12,8 @@
 ``tzrec_faults_total``          counter    ``code``: overloaded, deadline_exceeded, not_ready
 ``tzrec_reloads_total``         counter    ``result``: loaded or failed
 ``tzrec_reload_seconds``        histogram  time to load and check a version
-``tzrec_ready``                 gauge      1 where new requests should come
-``tzrec_model_info``            gauge      ``version``: 1 for the one that answers
+``tzrec_ready``                 gauge      workers to which new requests should come
+``tzrec_model_info``            gauge      ``version``: workers that answer with it
 ==============================  =========  ======================================================
 
 Several workers share what they count through files in a directory; the environment variable
@@ -71,8 +71,8 @@ class Metrics(Observer):
         self._reload_seconds = self._histogram(
             "reload_seconds", "Time to load and check a version.", _RELOAD_SECONDS
         )
-        self._ready = self._gauge("ready", "Whether new requests should come.")
-        self._model = self._gauge("model_info", "The version that answers.", ["version"])
+        self._ready = self._gauge("ready", "Workers to which new requests should come.")
+        self._model = self._gauge("model_info", "Workers that answer with a version.", ["version"])
         self._version = ""
 
     def on_request(self, route: str, status: int, seconds: float) -> None:
@@ -88,7 +88,7 @@ class Metrics(Observer):
         self._in_flight.inc(change)
 
     def on_state(self, *, version: str, is_ready: bool, queued_rows: int) -> None:
-        """How the engine is."""
+        """How the engine is; told again and again."""
         self._queue_rows.set(queued_rows)
         self._ready.set(int(is_ready))
         if version != self._version:

@@ -16,6 +16,9 @@ class Observer:
             waited: seconds that its oldest request stood in the queue.
         """
 
+    def on_state(self, *, version: str, is_ready: bool, queued_rows: int) -> None:
+        """How the engine is; told again and again."""
+
     def on_fault(self, code: str) -> None:
         """A request got a `tzrec.serving.faults.Fault` of this code."""
 

@@ -158,8 +158,10 @@ def _embed(servable: Servable, options: ServeOptions) -> Json:
     shapes = []
     for tower in servable.towers:
         signature = servable.signatures[f"{EMBED}/{tower}"]
-        for shape in _row_shapes(signature, options, {"tower": {"const": tower}}):
-            if len(servable.towers) > 1:
+        is_alone = len(servable.towers) == 1
+        named: Json = {"enum": [tower, None]} if is_alone else {"const": tower}
+        for shape in _row_shapes(signature, options, {"tower": named}):
+            if not is_alone:
                 shape["required"].append("tower")
             shape["examples"][0]["tower"] = tower
             shapes.append(shape)

@@ -20,7 +20,7 @@ PUBLISHED = "published.json"
 
 @dataclasses.dataclass(frozen=True)
 class Version:
-    """One of the versions of a root, in the order in which they were published.
+    """One of the versions of a root.
 
     Attributes:
         name: of the version.
@@ -70,10 +70,11 @@ def publish(source: str, root: str, *, name: str | None = None, keep: int = 5, l
         if name in [entry[0] for entry in before]:
             raise ConfigError(
                 f"{root} has a version {name!r} already",
-                hint="versions never change: choose another name",
+                hint="versions never change: choose another name, or make it current with "
+                f"--rollback --name {name}",
             )
         place.add(source, name, load)
-        order = [*before, (name, _now())]
+        order = [*_behind(before, place.read(CURRENT).strip()), (name, _now())]
         place.write(PUBLISHED, json.dumps(order, indent=1) + "\n")
         place.write(CURRENT, name + "\n")
         logger.info("version %s is current in %s", name, root)
@@ -88,7 +89,7 @@ def roll_back(root: str, name: str | None = None) -> str:
 
     Args:
         root: directory of versions.
-        name: which one; default the one that was published before the current one.
+        name: which one; default the one before the current one.
 
     Returns:
         Its name.
@@ -118,7 +119,9 @@ def roll_back(root: str, name: str | None = None) -> str:
 
 
 def versions(root: str) -> list[Version]:
-    """Returns the versions of a root, oldest first.
+    """Returns the versions of a root: each one before the one that took its place.
+
+    Versions that were rolled back from when another one was published come first.
 
     Raises:
         ServingError: the directory has no versions.
@@ -146,6 +149,16 @@ def _ordered(place: LocalRoot | RemoteRoot) -> list[tuple[str, str]]:
     listed = {name for name, _ in known}
     by_hand = [(name, "") for name in sorted(there) if name not in listed]
     return by_hand + [entry for entry in known if entry[0] in there]
+
+
+def _behind(order: list[tuple[str, str]], current: str) -> list[tuple[str, str]]:
+    """Returns the versions with the current one last.
+
+    Those that it was rolled back from come first: nobody wants to go back to them.
+    """
+    names = [entry[0] for entry in order]
+    end = names.index(current) + 1 if current in names else len(names)
+    return order[end:] + order[:end]
 
 
 def _superfluous(names: list[str], keep: int) -> list[str]:

@@ -16,7 +16,7 @@ from tzrec.serving.json_body import kind_of, parse_json, shorten
 from tzrec.serving.options import ServeOptions
 from tzrec.serving.schema import Column
 from tzrec.serving.servable import EMBED, PREDICT, RETRIEVE, Servable
-from tzrec.serving.values import read_values
+from tzrec.serving.values import read_values, whole
 
 DEFAULT_K = 10
 # Found items of a request, over all of its rows: bounds the answer.
@@ -214,7 +214,7 @@ def _read_bool(document: Document, name: str) -> bool:
 
 
 def _read_k(document: Document) -> int:
-    k = document.get(K, DEFAULT_K)
+    k = whole(document.get(K, DEFAULT_K))
     if type(k) is not int:
         raise invalid("wrong_type", f"{kind_of(k)}, must be an integer", K)
     if not 1 <= k <= MAX_FOUND:
@@ -247,7 +247,9 @@ def arguments_of(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, text in pairs:
         if name in found:
-            raise invalid("repeated_key", f"the argument {shorten(name)!r} comes twice", shorten(name))
+            raise invalid(
+                "repeated_key", f"the argument {shorten(name)!r} comes twice", shorten(name)
+            )
         if name == OUTPUTS:
             found[name] = text.split(",")
         elif name == FEATURES and text in ("true", "false"):

@@ -47,13 +47,13 @@ class LocalRoot:
         """Returns the names of the versions that are there."""
         folder = self.root / VERSIONS
         found = folder.iterdir() if folder.is_dir() else ()
-        return [path.name for path in found if is_version_name(path.name)]
+        return [path.name for path in found if is_version_name(path.name) and path.is_dir()]
 
     def add(self, source: str, name: str, load: Load) -> None:
         """Copies a version, once it is known to work."""
         folder = self.root / VERSIONS
         for stale in folder.glob(f"{_PARTIAL}*"):  # of a killed publisher: we have the lock
-            shutil.rmtree(stale)
+            _remove(stale)
         partial = folder / f"{_PARTIAL}{name}"
         try:
             shutil.copytree(source, partial)
@@ -87,7 +87,7 @@ class LocalRoot:
         # First out of sight, so that nobody starts to load half of it.
         gone = folder / f"{_PARTIAL}{name}"
         os.rename(folder / name, gone)
-        shutil.rmtree(gone)
+        _remove(gone)
 
 
 class RemoteRoot:
@@ -141,6 +141,14 @@ class RemoteRoot:
     def remove(self, name: str) -> None:
         """Removes a version."""
         storage.remove_tree(f"{self.root}/{VERSIONS}/{name}")
+
+
+def _remove(path: Path) -> None:
+    """Removes a version; of one that is a link, the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -6,7 +6,6 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from tzrec.errors import TzrecError
@@ -36,7 +35,6 @@ class Slot:
         load: makes a servable of a directory.
         observer: told of versions.
         reload_seconds: how often to look.
-        on_switch: called with the servable that goes.
     """
 
     def __init__(
@@ -46,14 +44,12 @@ class Slot:
         *,
         observer: Observer,
         reload_seconds: float,
-        on_switch: Callable[[Any], None] = lambda _: None,
     ) -> None:
         self.source = source
         self.observer = observer
         self.error: BaseException | None = None
         self._load = load
         self._seconds = reload_seconds
-        self._on_switch = on_switch
         self._servable: Any = None
         self._answering = ""
         self._complaint = ""
@@ -144,7 +140,6 @@ class Slot:
         self.observer.on_reload(pointer.version, is_loaded=True, seconds=seconds)
         logger.info("version %s answers from now on (loaded in %.1f s)", self._answering, seconds)
         if old is not None:
-            self._on_switch(old)
             del old, servable
             gc.collect()
         return True

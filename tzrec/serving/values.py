@@ -67,7 +67,7 @@ def _convert(values: list[Any], wanted: pa.DataType | None, options: ServeOption
         return _bounded(pa.array(values, wanted), options)
     if types.is_integer(wanted):
         if float in kinds:
-            values = [_whole(value) for value in values]
+            values = [whole(value) for value in values]
             kinds = set(map(type, values))
         if not kinds <= {int, _NONE}:
             raise _OddError
@@ -96,7 +96,8 @@ def _any(values: list[Any], kinds: set[type], options: ServeOptions) -> pa.Array
     return array
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
+    """Returns a float without a fraction as an integer, as JSON does not tell 5.0 from 5."""
     if type(value) is float and value.is_integer() and abs(value) <= _EXACT:
         return int(value)
     return value
@@ -218,7 +219,7 @@ def _first_problem(
 
 
 def _integer_problem(value: Any, wanted: pa.DataType) -> _Problem | None:
-    value = _whole(value)
+    value = whole(value)
     if type(value) is float and value.is_integer():
         return _out_of_range(value, wanted)
     if type(value) is not int:

@@ -4,7 +4,7 @@
 
     ROOT/current            name of the version that answers, one line
     ROOT/versions/NAME/     one export, or one retriever
-    ROOT/published.json     names in the order in which they were published
+    ROOT/published.json     names, each before the one that took its place
 """
 
 from __future__ import annotations

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import socket
 import sys
+import tempfile
 from typing import Any
 
 from tzrec.serving.options import ServeOptions
@@ -80,16 +82,20 @@ def run_server(
         if told is not None:
             os.write(told.ready_fd, b"1")
 
-    server = Server(
-        Engine(source, options, load=load),
-        sock,
-        on_ready=on_ready,
-        accept_early=told is None or told.is_first,
-        place=None if told is None else told.place,
-    )
-    if told is not None:
-        server.stop_at_end_of(sys.stdin)
-    return server.run()
+    # The process ends without clearing up: its copies of remote models have to go before.
+    with tempfile.TemporaryDirectory(
+        prefix="tzrec-models-", dir=options.metrics_dir or None, ignore_cleanup_errors=True
+    ) as copies:
+        server = Server(
+            Engine(source, options, load=functools.partial(load, copies=copies)),
+            sock,
+            on_ready=on_ready,
+            accept_early=told is None or told.is_first,
+            place=None if told is None else told.place,
+        )
+        if told is not None:
+            server.stop_at_end_of(sys.stdin)
+        return server.run()
 
 
 def run_worker(assignment: Assignment) -> int:

@@ -178,6 +178,8 @@ class TrainingJob:
             hooks.append(TensorBoardHook(self.model_dir, train_config))
         if first and self._report is not None:
             hooks.append(self._report.hook)
+        if isinstance(train_loader, KafkaLoader):
+            hooks.append(StreamHook(train_loader, signals, train_config.log_step_count_steps))
         hooks.append(
             CheckpointHook(
                 self.model_dir,
@@ -186,8 +188,6 @@ class TrainingJob:
                 evaluate=self._evaluation(eval_loader, signals) if eval_loader else None,
             )
         )
-        if isinstance(train_loader, KafkaLoader):
-            hooks.append(StreamHook(train_loader, signals, train_config.log_step_count_steps))
         if train_config.is_profiling:
             hooks.append(ProfilerHook(self.model_dir / "train_eval_trace"))
         return hooks

@@ -21,7 +21,9 @@ _ASK_SECONDS = 5.0
 _CONNECT_SECONDS = 30.0
 _QUIET_SECONDS = 30.0
 _COMMIT_SECONDS = 5.0
-_QUEUED_KBYTES = 16384
+# Where the user has not said it: what librdkafka holds, and how long it rests when that is full;
+# its own second would bound the speed.
+_DEFAULTS = {"queued.max.messages.kbytes": "16384", "fetch.queue.backoff.ms": "20"}
 _UNKNOWN_PARAMETER = re.compile(r'No such configuration property: "(.+)"')
 
 
@@ -80,7 +82,7 @@ class Client:
         self._is_reading = False
         self._pending_commits = 0
         self._lock = threading.Lock()
-        settings = {"queued.max.messages.kbytes": str(_QUEUED_KBYTES), **uri.settings()}
+        settings = {**_DEFAULTS, **uri.settings()}
         try:
             self._consumer = self._kafka.Consumer(
                 {**settings, "error_cb": self._log.note_error, "on_commit": self._committed},

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tzrec.config.kafka_uri import KafkaUri
 from tzrec.datasets.bad_rows import BadRows, find_failures
 from tzrec.datasets.kafka.client import Client, Message
-from tzrec.datasets.kafka.payload import decode
+from tzrec.datasets.kafka.payload import Decoder, Payload
 from tzrec.datasets.kafka.rowcode import encode, place_of
 from tzrec.datasets.reader import BaseReader
 from tzrec.datasets.schema import missing_columns_error
@@ -22,6 +22,25 @@ from tzrec.errors import ConfigError, DataError, Unsupported
 
 TIME_COLUMN = "__KAFKA_TIME__"
 _PEEK_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The rows of one message, with its own columns.
+
+    Attributes:
+        batch: n rows.
+        kind: the same for all messages with the same columns.
+        partition: where it came from.
+        codes: `tzrec.datasets.kafka.rowcode` of its rows (n,), or its end alone if it has none.
+        time_ms: its time.
+    """
+
+    batch: pa.RecordBatch | None
+    kind: bytes
+    partition: int
+    codes: NDArray[np.int64]
+    time_ms: int
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,8 @@ class KafkaReader(BaseReader):
         self.bad_rows = bad_rows or BadRows()
         self.num_rows = []
         self.declared = _declared(fields or {})
+        self._decoder = Decoder(self.declared)
+        self._missing: dict[bytes, list[str]] = {}
         self.client = Client(self.uri)
         try:
             self.paths: list[str] = []
@@ -95,11 +116,11 @@ class KafkaReader(BaseReader):
         offset, number = place_of(row)
         return f"{self.paths[source]}:{offset}: row {number} (counted from 0)"
 
-    def rows_of(self, message: Message, skipped: int = 0) -> Rows:
-        """Returns the rows of a message with its own columns, only those that are needed.
+    def piece_of(self, message: Message, skipped: int = 0) -> Piece:
+        """Returns the rows of a message.
 
         A message that cannot be read is left out if it may be (`bad_rows`): it has no rows then,
-        but its number.
+        but its end.
 
         Args:
             message: a message.
@@ -108,63 +129,76 @@ class KafkaReader(BaseReader):
         Raises:
             DataError: it cannot be read; names partition and offset.
         """
-        batch = None
+        found = None
         if message.value is not None:  # Kafka's sign that a key was deleted
-            batch = self._decode(message)
+            found = self._decode(message, message.value)
+        batch, kind = (None, b"") if found is None else found
         num_rows = 0 if batch is None else batch.num_rows
         codes = encode(message.offset, num_rows, skipped)
-        sources = np.full(len(codes), message.partition, dtype=np.int64)
         if batch is None or num_rows <= skipped:
-            return Rows(self._nulls(0), sources[-1:], codes[-1:])
-        times = pa.array(np.full(num_rows - skipped, message.time_ms, dtype=np.int64))
-        batch = batch.slice(skipped).append_column(TIME_COLUMN, times)
-        return Rows(batch, sources, codes)
+            return Piece(None, kind, message.partition, codes[-1:], message.time_ms)
+        rest = batch.slice(skipped) if skipped else batch
+        return Piece(rest, kind, message.partition, codes, message.time_ms)
 
-    def _decode(self, message: Message) -> pa.RecordBatch | None:
-        assert message.value is not None
-        place = f"{self.paths[message.partition]}:{message.offset}"
+    def _decode(self, message: Message, value: bytes) -> Payload | None:
         try:
-            batch = decode(message.value, self.declared)
-            missing = [name for name in self.schema.names if name not in batch.schema.names]
+            found = self._decoder.decode(value)
+            missing = self._missing.get(found.kind)
+            if missing is None:
+                names = found.batch.schema.names
+                missing = [name for name in self.schema.names if name not in names]
+                self._missing[found.kind] = missing
             if missing:
-                raise missing_columns_error(missing, "the message", batch.schema.names)
-            encode(message.offset, batch.num_rows)
-            return batch.select(self.schema.names)
+                raise missing_columns_error(missing, "the message", found.batch.schema.names)
+            encode(message.offset, found.batch.num_rows)
         except DataError as error:
-            named = DataError(f"{place}: the message {error.message}", hint=error.hint)
-            if error.message.startswith("column"):
-                named = DataError(f"{place}: {error.message}", hint=error.hint)
+            # What is said of a column names it first.
+            what = "" if error.message.startswith("column") else "the message "
+            place = f"{self.paths[message.partition]}:{message.offset}"
+            named = DataError(f"{place}: {what}{error.message}", hint=error.hint)
             end = int(encode(message.offset, 0)[-1])
             self.bad_rows.add(message.partition, end, named)
             return None
+        return found
 
-    def cast(self, rows: Rows) -> Rows:
-        """Returns the rows with the types of `schema`.
+    def rows_of(self, pieces: Sequence[Piece]) -> Rows:
+        """Returns the rows of messages of one kind, with the types of `schema`.
 
         A row that cannot have them and may be left out (`bad_rows`) is all null.
 
         Raises:
             DataError: too many rows cannot; names partition, offset and row.
         """
-        times = rows.columns.column(TIME_COLUMN)
-        raw = rows.columns.select(self.schema.names)
+        batches = [piece.batch for piece in pieces]
+        raw = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+        assert raw is not None
+        lengths = [len(piece.codes) for piece in pieces]
+        source = np.repeat(np.array([piece.partition for piece in pieces], np.int64), lengths)
+        times = np.repeat(np.array([piece.time_ms for piece in pieces], np.int64), lengths)
+        code = np.concatenate([piece.codes for piece in pieces])
         try:
             typed = self._cast_all(raw)
         except DataError as error:
-            typed = self._cast_good(raw, rows, error)
-        return Rows(typed.append_column(TIME_COLUMN, times), rows.source, rows.code)
+            typed = self._cast_good(raw, source, code, error)
+        return Rows(typed.append_column(TIME_COLUMN, pa.array(times)), source, code)
 
-    def _cast_good(self, raw: pa.RecordBatch, rows: Rows, error: DataError) -> pa.RecordBatch:
+    def _cast_good(
+        self,
+        raw: pa.RecordBatch,
+        sources: NDArray[np.int64],
+        codes: NDArray[np.int64],
+        error: DataError,
+    ) -> pa.RecordBatch:
         parts, start = [], 0
         for index, why in find_failures(raw.num_rows, lambda a, b: self._fails(raw, a, b)):
             assert isinstance(why, DataError)
-            source, code = int(rows.source[index]), int(rows.code[index])
+            source, code = int(sources[index]), int(codes[index])
             named = DataError(f"{self.place(source, code)}: {why.message}", hint=why.hint)
             self.bad_rows.add(source, code, named)
             parts += [self._cast_all(raw.slice(start, index - start)), self._nulls(1)]
             start = index + 1
         if not parts:
-            first = self.place(int(rows.source[0]), int(rows.code[0]))
+            first = self.place(int(sources[0]), int(codes[0]))
             raise DataError(f"{first}: {error.message}", hint=error.hint) from error
         return pa.concat_batches([*parts, self._cast_all(raw.slice(start))])
 
@@ -176,7 +210,7 @@ class KafkaReader(BaseReader):
                 message = self._message_at(partition, offset)
                 if message is not None and message.value is not None:
                     place = f"{self.paths[partition]}:{offset}"
-                    return decode_schema(message.value, place), place
+                    return _schema_of(message.value, place), place
         raise ConfigError(
             f"{self.uri} has no message yet that would tell the columns",
             hint="declare them in data_config.input_fields or input_fields_str",
@@ -203,14 +237,14 @@ class KafkaReader(BaseReader):
         raise _no_rows()
 
 
-def decode_schema(value: bytes, place: str) -> pa.Schema:
+def _schema_of(value: bytes, place: str) -> pa.Schema:
     """Returns the columns of a message.
 
     Raises:
         DataError: it does not tell them; names the place.
     """
     try:
-        return decode(value, None).schema
+        return Decoder().decode(value).batch.schema
     except DataError as error:
         raise DataError(f"{place}: the message {error.message}", hint=error.hint) from error
 

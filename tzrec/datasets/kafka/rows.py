@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from tzrec.datasets.kafka.client import Message
 from tzrec.datasets.kafka.poller import Nothing
-from tzrec.datasets.kafka.reader import KafkaReader, Rows
+from tzrec.datasets.kafka.reader import KafkaReader, Piece, Rows
 from tzrec.datasets.kafka.rowcode import mark_after
 from tzrec.datasets.position import StreamMark
 from tzrec.datasets.slicer import RawBatch
@@ -37,7 +38,8 @@ class StreamRows:
         self._next = next_message
         self._reader = reader
         self._begun = {p: mark for p, mark in marks.items() if mark.rows}
-        self._raw: list[Rows] = []
+        self._raw: list[Piece] = []
+        self._num_raw = 0
         self._ready: list[Rows] = []
         self._left_out: list[tuple[int, int]] = []
         self.num_rows = 0
@@ -101,25 +103,22 @@ class StreamRows:
     def _add(self, message: Message) -> None:
         begun = self._begun.pop(message.partition, StreamMark(-1))
         skipped = begun.rows if begun.offset == message.offset else 0
-        rows = self._reader.rows_of(message, skipped)
-        if not rows.columns.num_rows:
-            self._left_out.append((int(rows.source[-1]), int(rows.code[-1])))
+        piece = self._reader.piece_of(message, skipped)
+        if piece.batch is None:
+            self._left_out.append((piece.partition, int(piece.codes[-1])))
             return
-        self._raw.append(rows)
-        self.num_rows += rows.columns.num_rows
-        if sum(len(part.code) for part in self._raw[-2:]) >= _GROUP_ROWS:
+        self._raw.append(piece)
+        self._num_raw += len(piece.codes)
+        self.num_rows += len(piece.codes)
+        if self._num_raw >= _GROUP_ROWS:
             self._cast()
 
     def _cast(self) -> None:
         """Gives the collected rows their types, those of messages with the same columns at once."""
-        group: list[Rows] = []
-        for rows in [*self._raw, None]:
-            if group and (rows is None or rows.columns.schema != group[0].columns.schema):
-                self._ready.append(self._reader.cast(_together(group)))
-                group = []
-            if rows is not None:
-                group.append(rows)
+        for _, group in itertools.groupby(self._raw, key=lambda piece: piece.kind):
+            self._ready.append(self._reader.rows_of(list(group)))
         self._raw.clear()
+        self._num_raw = 0
 
 
 def marks_of(raw: RawBatch) -> dict[int, StreamMark]:

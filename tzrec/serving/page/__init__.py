@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import Route
 
-__all__ = ["FILES", "HEADERS", "page_routes"]
+__all__ = ["FILES", "HEADERS", "page_routes", "routes_of"]
 
 # Path → file of this package and content type. Only these can be asked for, so no path of a
 # client ever becomes a path of the file system.
@@ -60,12 +60,17 @@ def page_routes() -> list[Route]:
     Raises:
         ImportError: starlette is not installed; the caller says how to install it.
     """
+    return routes_of(__name__, FILES)
+
+
+def routes_of(package: str, files: Mapping[str, tuple[str, str]]) -> list[Route]:
+    """Returns routes of files of a package: path → name of the file and content type."""
     from starlette.routing import Route
 
-    folder = resources.files(__name__)
+    folder = resources.files(package)
     return [
         Route(path, _endpoint(folder.joinpath(name).read_bytes(), kind), methods=["GET"])
-        for path, (name, kind) in FILES.items()
+        for path, (name, kind) in files.items()
     ]
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger("tzrec")
 class StreamHook(Hook):
     """Says every few steps how many messages wait, and commits offsets with each checkpoint.
 
-    Without it a signal would not be noticed while no message comes. Put it on every rank, after
+    Without it a signal would not be noticed while no message comes. Put it on every rank, before
     the hook that saves.
 
     Args:
@@ -37,10 +37,11 @@ class StreamHook(Hook):
         self._every = max(every, 1)
         self._newest = -1.0
         self._marks: dict[str, StreamMark] = {}
+        self._epoch = 0
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Lets a signal end the pass."""
-        self._marks = trainer.state.position.marks
+        self._epoch, self._marks = trainer.state.epoch, trainer.state.position.marks
 
         def stop() -> None:
             if trainer.stop_reason is None:
@@ -55,26 +56,19 @@ class StreamHook(Hook):
         """Tells the lag, the same steps on every rank."""
         self._newest = max(self._newest, result.batch.data_timestamp)
         info: Mapping[str, Any] = result.batch.checkpoint_info or {}
+        if trainer.state.epoch != self._epoch:
+            self._epoch, self._marks = trainer.state.epoch, {}
         self._marks |= {name: mark for name, mark in info.items() if isinstance(mark, StreamMark)}
         if (trainer.state.step - 1) % self._every == 0:
             self._tell()
-
-    def after_pass(self, trainer: Trainer) -> None:
-        """Ends with what the pass has read; the next one begins anew."""
-        if trainer.is_finished:
-            return
-        self._tell()
-        self._marks = {}
 
     def after_save(self, trainer: Trainer) -> None:
         """Commits what the checkpoint says."""
         self._loader.commit(self._marks)
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """Tells the lag once more, and commits what was read after the last save."""
+        """Tells the lag once more."""
         self._tell()
-        if trainer.state.step:
-            self._loader.commit(self._marks)
 
     def close(self) -> None:
         """Lets go of the loader."""
