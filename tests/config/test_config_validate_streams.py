@@ -45,7 +45,6 @@ def test_a_stream_is_a_training_input(check):
             "train_config.save_checkpoints_epochs: is set, but a pass over the stream",
         ),
         ((), "data/x", "train_input_path: is no topic, but dataset_type is KafkaDataset"),
-        ((), "odps://p/t", "train_input_path: reader OdpsDataset comes with a later version"),
     ],
 )
 def test_what_is_wrong(check, edits, path, message):
@@ -55,7 +54,7 @@ def test_what_is_wrong(check, edits, path, message):
 
 
 def test_declared_columns_have_a_type(check, tmp_path):
-    names = ("user_id", "item_id", "price", "age", "label")
+    names = ("user_id", "item_id", "price", "age", "clk")
     fields = " ".join(
         f'input_fields {{ input_name: "{name}" input_type: INT64 }}' for name in names
     )
@@ -80,6 +79,6 @@ def test_what_has_no_effect_is_told(check):
 
 def test_check_does_not_look_at_messages(check, tmp_path, capsys):
     check()
-    arguments = ["check", "c.config", "--set", f"train_input_path={PATH}"]
+    arguments = ["check", "c.config", "--data", "--set", f"train_input_path={PATH}"]
     assert main([*arguments, "--set", "eval_input_path="]) == 0
     assert "a stream, not looked at" in capsys.readouterr().out

@@ -251,7 +251,7 @@ def test_layers_between_lookups_and_padding_stay_dense():
         for rows in (5, 1, 17):
             data = _data(rows, seed=rows)
             assert_equal(CombinedModelWrapper(sparse, parts.dense)(data), shell(data))
-        assert sparse(_data(), CPU)["max_length"].shape == (3, 0)
+        assert sparse(_data(), CPU)["node.max_length"].shape == (3, 0)
 
 
 def test_what_cannot_cross():

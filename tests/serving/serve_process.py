@@ -78,7 +78,7 @@ def install_fakes():
 
     from tzrec.cli import serve
     from tzrec.errors import ServingError
-    from tzrec.serving import loading, server
+    from tzrec.serving import loading, protocol, server
 
     def load(directory, *, version="", copies=None):
         settings = json.loads((Path(directory) / "model.json").read_text())
@@ -103,7 +103,7 @@ def install_fakes():
     sys.modules["tzrec.serving.app"] = app
     loading.load = load
     server.prepare = lambda options: None
-    server._HEAD_SECONDS = 0.5
+    protocol._HEAD_SECONDS = 0.5
     serve.WORKER = (sys.executable, str(HERE), "worker")
 
 

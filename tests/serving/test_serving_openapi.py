@@ -71,6 +71,8 @@ def test_the_examples_are_allowed_and_answered(client, document):
         {"age": 3},
         {"age": 1e300},
         {"price": 1e39},
+        {"price": 3.4028235e38},
+        {"price": 3.4028236e38},
         {"item_id": 5.0},
         {"tastes": {}},
         {"user_id": "x" * 70_000},

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 from serve_process import Serving, ask
 
@@ -68,6 +69,20 @@ def test_sigterm_ends_running_requests_first(model):
         assert slow == [(200, {"slept": True})]
         assert serving.exit_code() == 0
         assert "Traceback" not in serving.text
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_answers_do_not_wait_for_the_client(model, workers):
+    """Nagle's algorithm would hold the end of each answer back, for 40 ms."""
+    with Serving(model, "--port", 0, "--workers", workers) as serving:
+        serving.until("try:")
+        seconds = []
+        with serving.connect() as kept:
+            for _ in range(40):
+                began = time.monotonic()
+                ask(kept, "/ready")
+                seconds.append(time.monotonic() - began)
+    assert np.median(seconds) < 0.03
 
 
 def test_metrics_are_told_and_copies_of_models_removed(model):

@@ -32,13 +32,16 @@ def pool(values: Tensor, lengths: Tensor, mean: bool) -> Tensor:
 
 
 def max_length(lengths: Tensor) -> int:
-    """Returns the largest of ``lengths`` (B,), at least 1."""
-    return torch.sym_max(lengths.max().item(), 1)
+    """Returns the largest of ``lengths`` (B,), at least 2.
+
+    One padded step more changes nothing, and 1 is a special size to torch.export.
+    """
+    return torch.sym_max(lengths.max().item(), 2)
 
 
 def num_padded(lengths: Tensor) -> int:
-    """Returns the largest of ``lengths`` (B,)."""
-    return lengths.max().item()  # type: ignore[return-value]
+    """Returns the largest of ``lengths`` (B,), at least 2; see `max_length`."""
+    return torch.sym_max(lengths.max().item(), 2)
 
 
 def cut_windows(windows: Tensor, sequence: Tensor, name: str) -> Tensor:
@@ -82,10 +85,25 @@ def outer_linear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return result
 
 
-def repeat_jagged(values: Tensor, lengths: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns values and lengths of the rows numbered ``rows``."""
+def places_of(lengths: Tensor, rows: Tensor) -> Tensor:
+    """Returns which elements are those of the rows numbered ``rows``.
+
+    Args:
+        lengths: (U,).
+        rows: numbers of rows, in any order and any number of times.
+    """
     repeated = lengths.index_select(0, rows)
     owners = rows_of(repeated)
     starts = starts_of(lengths).index_select(0, rows)
-    places = starts.index_select(0, owners) + steps_of(repeated, owners)
-    return values.index_select(0, places), repeated
+    return starts.index_select(0, owners) + steps_of(repeated, owners)
+
+
+def repeat_jagged(values: Tensor, places: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the values of repeated rows, and their lengths.
+
+    Args:
+        values: (sum of the lengths before, ...).
+        places: see `places_of`.
+        lengths: of the repeated rows.
+    """
+    return values.index_select(0, places), lengths

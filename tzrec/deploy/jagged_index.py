@@ -42,6 +42,12 @@ def repeat(values: Tensor, rows: Tensor) -> Tensor:
     return values.index_select(0, rows)
 
 
+def repeat_each(values: Tensor, number: int) -> Tensor:
+    """Returns (B * number, ...), every row of ``values`` (B, ...) ``number`` times."""
+    places = torch.arange(values.size(0) * number, device=values.device)
+    return values.index_select(0, torch.div(places, number, rounding_mode="floor"))
+
+
 def unpad(padded: Tensor, rows: Tensor, steps: Tensor) -> Tensor:
     """Returns (N, D), the steps of (B, T, D) that exist.
 

@@ -108,9 +108,13 @@ def index_jagged(
                 new = graph.call_function(
                     jagged_index.unpad, (padded, index.rows(lengths), index.steps(lengths))
                 )
-            elif _repeats_rows(node, kinds):
-                rows = index.rows(node.args[1])
-                new = graph.call_function(jagged_index.repeat, (node.args[0], rows))
+            elif _repeats_rows(node):
+                values, numbers = node.args[:2]
+                if isinstance(numbers, fx.Node) and _is_tensor(numbers, kinds):
+                    rows = index.rows(numbers)
+                    new = graph.call_function(jagged_index.repeat, (values, rows))
+                else:
+                    new = graph.call_function(jagged_index.repeat_each, (values, numbers))
             elif node.target is jagged.pad and (computed is None or node.args[0] in computed):
                 values, lengths, num_steps = node.args
                 arguments = (values, index.starts(lengths), lengths, num_steps)
@@ -164,12 +168,11 @@ def _join_columns(graph: fx.Graph, kinds: Mapping[str, Any]) -> None:
             node.args = (joined,)
 
 
-def _repeats_rows(node: fx.Node, kinds: Mapping[str, Any]) -> bool:
+def _repeats_rows(node: fx.Node) -> bool:
     if node.op != "call_method" or node.target != "repeat_interleave" or len(node.args) < 2:
         return False
     dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim")
-    numbers = node.args[1]
-    return isinstance(numbers, fx.Node) and _is_tensor(numbers, kinds) and bool(dim == 0)
+    return bool(dim == 0)
 
 
 def kinds_of(traced: fx.GraphModule, data: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -319,7 +322,8 @@ class _Cut:
         )
 
     def _name(self, node: fx.Node) -> str:
-        wanted = str(node.meta.get(GROUP) or _parse_key(node) or node.name)
+        # Names with a dot are none of ONNX's own.
+        wanted = str(node.meta.get(GROUP) or _parse_key(node) or f"node.{node.name}")
         name, taken = wanted, set(self._names.values())
         for number in range(2, len(taken) + 3):
             if name not in taken:

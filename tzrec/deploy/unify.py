@@ -25,7 +25,6 @@ _SAME = {
     jagged.cut_windows: exportable.cut_windows,
     jagged.max_length: exportable.max_length,
     jagged.pool: exportable.pool,
-    tiling.repeat_jagged: exportable.repeat_jagged,
 }
 
 
@@ -44,8 +43,11 @@ def unify(traced: fx.GraphModule, data: Mapping[str, Tensor]) -> fx.GraphModule:
     index_jagged(graph, kinds_of(traced, data))
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     device = inputs[1]
+    repeated: dict[tuple[Any, ...], tuple[fx.Node, fx.Node]] = {}
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in _SAME:
+        if node.target is tiling.repeat_jagged:
+            _repeat_by_index(graph, node, repeated)
+        elif node.op == "call_function" and node.target in _SAME:
             node.target = _SAME[node.target]
         elif node.target == "to" and device in node.args:
             source: Any = node.args[0]
@@ -56,6 +58,21 @@ def unify(traced: fx.GraphModule, data: Mapping[str, Tensor]) -> fx.GraphModule:
         graph.erase_node(device)
     inputs[0].type = dict[str, Tensor]
     return fx.GraphModule(traced, graph, type(traced).__name__)
+
+
+def _repeat_by_index(
+    graph: fx.Graph, node: fx.Node, made: dict[tuple[Any, ...], tuple[fx.Node, fx.Node]]
+) -> None:
+    """Repeats all parts of a feature by one index, which shows that they have one size."""
+    values, lengths, rows = node.args
+    if (lengths, rows) not in made:
+        with graph.inserting_before(node):
+            made[lengths, rows] = (
+                graph.call_function(exportable.places_of, (lengths, rows)),
+                graph.call_method("index_select", (lengths, 0, rows)),
+            )
+    node.target = exportable.repeat_jagged
+    node.args = (values, *made[lengths, rows])
 
 
 def _refuse_fbgemm(graph: fx.Graph, name: str) -> None:

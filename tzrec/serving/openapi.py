@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import types
 
@@ -16,11 +15,11 @@ from tzrec.serving.options import ServeOptions
 from tzrec.serving.queries import DEFAULT_K, MAX_FOUND
 from tzrec.serving.schema import CONTEXT_SIDE, ITEM_SIDE, USER_SIDE, Column, Output, Signature
 from tzrec.serving.servable import EMBED, PREDICT, RETRIEVE, Servable
+from tzrec.serving.values import FLOAT32_MOST
 
 Json = dict[str, Any]
 
 _JSON = "application/json"
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _ERRORS = {
     "400": "The body is no JSON, or no Arrow stream.",
     "401": "The token is missing or wrong.",
@@ -255,7 +254,7 @@ def _typed(kind: pa.DataType, options: ServeOptions) -> Json:
             "maximum": bound - 1,
         }
     if types.is_floating(kind):
-        single = {"minimum": -_FLOAT32_MAX, "maximum": _FLOAT32_MAX} if kind.bit_width < 64 else {}
+        single = {"minimum": -FLOAT32_MOST, "maximum": FLOAT32_MOST} if kind.bit_width < 64 else {}
         return {"type": "number", "format": str(kind), **single}
     if types.is_string(kind):
         return {"type": "string", "maxLength": options.max_text}

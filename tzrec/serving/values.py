@@ -29,7 +29,8 @@ _NONE = type(None)
 _INTEGER_KEY = re.compile(r"-?\d{1,19}")
 # Larger ones lost digits on their way: JSON integers beyond 64 bits arrive as floats.
 _EXACT = 2.0**53
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
+# The largest number that rounds to a float32; clients write its largest as 3.4028235e38.
+FLOAT32_MOST = float(np.nextafter(2.0**128 - 2.0**103, 0))
 
 
 class _OddError(Exception):
@@ -233,7 +234,7 @@ def _float_problem(value: Any, wanted: pa.DataType) -> _Problem | None:
     if type(value) not in (int, float):
         hint = "true and false are 1 and 0" if type(value) is bool else ""
         return _wrong(value, "a number", hint)
-    most = _FLOAT32_MAX if wanted.bit_width == 32 else math.inf
+    most = FLOAT32_MOST if wanted.bit_width == 32 else math.inf
     return None if abs(value) <= most else _out_of_range(value, wanted)
 
 

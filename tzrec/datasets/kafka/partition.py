@@ -17,11 +17,13 @@ class Range:
         start: where it begins.
         stop: the offset where it ends; None = it does not.
         until_ms: it also ends with a message that is not older, milliseconds since 1970.
+        high: offset after the last message that is there when it is planned.
     """
 
     start: StreamMark
     stop: int | None = None
     until_ms: int | None = None
+    high: int = 0
 
     def ends_before(self, message: Message) -> bool:
         """Returns whether a message is behind it."""
@@ -66,7 +68,7 @@ class Partition:
         """
         offset = found.start.offset
         done = found.stop is not None and offset >= found.stop
-        return cls(found, offset, offset, now, done=done)
+        return cls(found, offset, max(offset, found.high), now, done=done)
 
     @property
     def is_awaited(self) -> bool:

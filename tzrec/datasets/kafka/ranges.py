@@ -47,7 +47,7 @@ def find_ranges(
         goes_on = learns and is_first
         starts = {p: StreamMark(o) for p, o in _fresh(client, bounds, goes_on=goes_on).items()}
     stops = _stops(client, bounds, learns=learns)
-    return {p: Range(starts[p], *stops[p]) for p in partitions}
+    return {p: Range(starts[p], *stops[p], high=bounds[p][1]) for p in partitions}
 
 
 def _resumed(
