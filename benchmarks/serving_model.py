@@ -29,19 +29,22 @@ USER_COLUMNS = tuple(f"int_{i}" for i in range(7)) + tuple(f"cat_{i}" for i in r
 _ROWS = 4096
 
 
-def build(directory: Path, fg_mode: str, *, options: ExportOptions | None = None) -> Path:
+def build(
+    directory: Path, fg_mode: str, *, options: ExportOptions | None = None, seed: int = 0
+) -> Path:
     """Returns an exported directory, made where it is missing.
 
     Args:
         directory: of the benchmark's files.
         fg_mode: one of `FG_MODES`; ``FG_NONE`` takes ids that are made already.
         options: of the export; None = the defaults.
+        seed: of the weights.
     """
     raw = fg_mode != "FG_NONE"
     kind = (
         "" if options is None else f"-{options.target}-{options.input_tile}{options.quantisation}"
     )
-    export = directory / f"{fg_mode.lower()}{kind}"
+    export = directory / f"{fg_mode.lower()}{kind}{f'-seed{seed}' if seed else ''}"
     if export.exists():
         return export
     data = directory / ("raw.parquet" if raw else "ids.parquet")
@@ -52,7 +55,7 @@ def build(directory: Path, fg_mode: str, *, options: ExportOptions | None = None
     config = prepare(path).config
     features = build_features(config.data_config, config.feature_configs)
     golden, rows = golden_rows(config, features, from_environment())
-    model = random_model(config, features)
+    model = random_model(config, features, seed)
     export_artefact(
         config=config,
         model=model,
@@ -84,9 +87,9 @@ def columns() -> list[str]:
     return [f"int_{i}" for i in range(criteo_shaped.NUM_FLOATS)] + [f"cat_{i}" for i in ids]
 
 
-def random_model(config: Any, features: list[Any]) -> BaseModel:
+def random_model(config: Any, features: list[Any], seed: int = 0) -> BaseModel:
     """Returns the model with random weights."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return build_model(config, features, with_labels=False)
 
 

@@ -195,6 +195,7 @@ def test_tutorial_and_serving_run(shell):
     run_page(ROOT / "docs" / "tutorial.md", shell)
     # These go on with the models of the tutorial.
     run_page(ROOT / "docs" / "export.md", shell)
+    run_page(ROOT / "docs" / "aot.md", shell)
     run_page(ROOT / "docs" / "serving.md", shell)
 
 
@@ -204,7 +205,10 @@ def test_matching_runs(shell):
 
 def test_other_pages_have_no_commands_that_nobody_runs():
     run = {"README.md"}
-    run |= {f"docs/{stem}.md" for stem in ("own_data", "tutorial", "export", "serving", "matching")}
+    run |= {
+        f"docs/{stem}.md"
+        for stem in ("own_data", "tutorial", "export", "aot", "serving", "matching")
+    }
     for page in PAGES:
         if name(page) not in run:
             assert not [block for block in blocks(page) if block.is_run], name(page)

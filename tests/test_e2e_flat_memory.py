@@ -42,7 +42,7 @@ def work(config, limits):
             measured.append(memory.rss / MEGABYTE)
 
     hooks = TrainingJob._hooks
-    TrainingJob._hooks = lambda job, loader: [*hooks(job, loader), Watch()]
+    TrainingJob._hooks = lambda job, *loaders: [*hooks(job, *loaders), Watch()]
     edits = {
         "data_config.batch_size": 256,
         "train_config.num_epochs": 0,

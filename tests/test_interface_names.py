@@ -24,6 +24,7 @@ CLASSES = {
     "tzrec.models.model.TrainWrapper": "forward",
     "tzrec.models.model.PredictWrapper": "forward",
     "tzrec.models.model.ScriptWrapper": "get_batch forward",
+    "tzrec.models.model.CombinedModelWrapper": "forward",
     "tzrec.models.rank_model.RankModel": (
         f"{CONTRACT} init_input build_input _output_to_prediction _output_to_prediction_impl "
         "_init_loss_impl"

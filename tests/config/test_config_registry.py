@@ -13,18 +13,18 @@ from tzrec.utils.load_class import get_register_class_meta
 
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
-    (tmp_path / "shop_models.py").write_text("class TwoHead:\n    pass\n\nvalue = 3\n")
-    (tmp_path / "shop_broken.py").write_text("import no_such_library\n")
+    (tmp_path / "registry_models.py").write_text("class TwoHead:\n    pass\n\nvalue = 3\n")
+    (tmp_path / "registry_broken.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
-    for name in ("shop_models", "shop_broken"):
+    for name in ("registry_models", "registry_broken"):
         sys.modules.pop(name, None)
 
 
 def test_classes_are_imported_on_first_use(shop):
-    registry = Registry("model", {"TwoHead": "shop_models"})
+    registry = Registry("model", {"TwoHead": "registry_models"})
     assert "TwoHead" in registry
-    assert "shop_models" not in sys.modules
+    assert "registry_models" not in sys.modules
     cls = registry.get("TwoHead")
     assert cls.__name__ == "TwoHead"
     assert registry.get("TwoHead") is cls
@@ -57,18 +57,18 @@ def test_two_classes_of_one_name():
 
 
 def test_load_by_path(shop):
-    assert load_by_path("shop_models.TwoHead").__name__ == "TwoHead"
+    assert load_by_path("registry_models.TwoHead").__name__ == "TwoHead"
     with pytest.raises(ConfigError, match="has no class 'TwoHed'; did you mean 'TwoHead'"):
-        load_by_path("shop_models.TwoHed")
+        load_by_path("registry_models.TwoHed")
     with pytest.raises(ConfigError, match="has no class 'value'"):
-        load_by_path("shop_models.value")
+        load_by_path("registry_models.value")
     with pytest.raises(ConfigError, match="is not a class path"):
         load_by_path("TwoHead")
     with pytest.raises(MissingDependencyError, match="no module 'shop_modells'"):
         load_by_path("shop_modells.TwoHead")
     # A module that is there, but whose own import fails, says so itself.
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
-        load_by_path("shop_broken.TwoHead")
+        load_by_path("registry_broken.TwoHead")
 
 
 def test_metaclass_registers_and_creates():
@@ -83,9 +83,9 @@ def test_metaclass_registers_and_creates():
 
 
 def test_metaclass_finds_classes_that_are_not_imported(shop):
-    registry = Registry("model", {"TwoHead": "shop_models"})
+    registry = Registry("model", {"TwoHead": "registry_models"})
     Base = get_register_class_meta({}, registry)("Base", (), {})
-    assert Base.create_class("TwoHead").__module__ == "shop_models"
+    assert Base.create_class("TwoHead").__module__ == "registry_models"
 
 
 def test_interface_paths():

@@ -36,8 +36,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(poller, "_LOOK_SECONDS", 0.3)
 
 
-def test_no_broker_answers(monkeypatch):
-    monkeypatch.setattr("tzrec.datasets.kafka.client._ASK_SECONDS", 0.3)
+def test_no_broker_answers():
     began = time.monotonic()
     with pytest.raises(DataError) as caught:
         loader("kafka://127.0.0.1:1/t?group.id=g&wait.timeout.ms=1000")
@@ -335,11 +334,11 @@ def test_an_end_where_a_message_is_missing(uri):
 
 def test_an_end_by_the_clock(uri, quick):
     client = Script(uri, [Message(0, 3, 3, b"x"), Message(0, 4, error="_PARTITION_EOF")])
-    until = int(time.time() * 1000) + 400
+    until = int(time.time() * 1000) + 2000
     made = polled(client, {0: Range(StreamMark(3), until_ms=until)})
     assert made.next(5).offset == 3
     assert made.next(0.05) is Nothing.IDLE
-    end = time.monotonic() + 5
+    end = time.monotonic() + 10
     while (found := made.next(0.1)) is Nothing.IDLE and time.monotonic() < end:
         pass
     assert found is Nothing.END

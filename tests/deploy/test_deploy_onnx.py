@@ -1,4 +1,7 @@
-"""The dense part as ONNX: scored by ONNX Runtime, fed by the sparse part."""
+"""The dense part as ONNX: scored by ONNX Runtime, fed by the sparse part.
+
+MultiTower has every encoder of sequences; the other models are slow to convert.
+"""
 
 import json
 import sys
@@ -36,7 +39,13 @@ def open_parts(path):
     return torchscript.load(path / "scripted_sparse_model.pt", CPU), session
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "MultiTower" else pytest.param(name, marks=pytest.mark.slow)
+        for name in MODELS
+    ],
+)
 def test_batches_of_all_sizes(jobs, tmp_path, name):
     wrapper, features = jobs(name)
     data = batches(features)

@@ -285,3 +285,20 @@ def test_narrow_tables_stay_with_the_lookups(tmp_path):
             assert_equal(CombinedModelWrapper(sparse, parts.dense)(batch), wrapper(batch))
         with pytest.raises(ExportError, match=r"it needs kernels of FBGEMM .*look_up"):
             unify(traced, data["some"])
+
+
+def test_a_loaded_model_is_frozen(jobs, tmp_path):
+    """Its weights are constants, its scores the same; but a mixed one keeps its autocast."""
+    _, traced, data, expected = jobs("DeepFM")
+    for precision in ("", "BF16", "FP16"):
+        module = torchscript.compile_graph(traced, precision)
+        torchscript.save(
+            torchscript.Scripted(module, traced.code), tmp_path / "m.pt", tmp_path / "m.code"
+        )
+        loaded = torchscript.load(tmp_path / "m.pt", CPU)
+        assert bool(list(loaded.parameters())) == bool(precision)
+        for _ in range(2):
+            wanted = torchscript.run(module, data["some"], CPU)
+            assert_equal(torchscript.run(loaded, data["some"], CPU), wanted)
+        gap = (wanted["logits"].float() - expected["some"]["logits"]).abs().max()
+        assert bool(gap) == bool(precision)

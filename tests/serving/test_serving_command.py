@@ -44,7 +44,8 @@ def test_publish_lists_and_rolls_back(export, tmp_path, capsys):
     assert capsys.readouterr().out == "a\n"
     assert (root / "current").read_text() == "a\n"
     assert tzrec("publish", export, root, "--name", "c", "--keep", 2) == 0
-    assert sorted(os.listdir(root / "versions")) == ["b", "c"]
+    # What answered before c is kept, not what was rolled back from.
+    assert sorted(os.listdir(root / "versions")) == ["a", "c"]
 
 
 def test_publish_refuses_what_does_not_work(export, tmp_path, capsys):

@@ -107,7 +107,7 @@ def test_thousands_of_requests(tmp_path, kind):
     servable = load_servable(export)
     capabilities = [name for other, name in ROUTES if other == kind]
     with served(export, "--request-timeout", 30) as server:
-        server.until("try:")
+        server.until("try:", 300)
         described = schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
         process, sizes, sent = psutil.Process(server.process.pid), [], 0
         for _ in range(4):

@@ -103,7 +103,8 @@ class Client:
             DataError: no broker answers within half a minute, or there is no such topic.
         """
         limit = min(_CONNECT_SECONDS, self.uri.wait_seconds)
-        found = self._ask(lambda: self._metadata(self.uri.topic), "partitions", limit)
+        seconds = min(_ASK_SECONDS, limit)
+        found = self._ask(lambda: self._metadata(seconds), "partitions", limit)
         if found is None or not found.partitions:
             known = self._ask(lambda: self._consumer.list_topics(timeout=_ASK_SECONDS), "topics")
             names = sorted(name for name in known.topics if not name.startswith("__"))
@@ -117,7 +118,7 @@ class Client:
     def current_partitions(self) -> int | None:
         """Returns the number of partitions now, None where no broker answers at once."""
         try:
-            found = self._metadata(self.uri.topic, timeout=1.0)
+            found = self._metadata(1.0)
         except self._kafka.KafkaException:
             return None
         return None if found is None else len(found.partitions)
@@ -269,7 +270,8 @@ class Client:
         known = kind != self._kafka.TIMESTAMP_NOT_AVAILABLE
         return Message(partition, offset, time_ms if known else -1, found.value())
 
-    def _metadata(self, topic: str, timeout: float = _ASK_SECONDS) -> Any:
+    def _metadata(self, timeout: float) -> Any:
+        topic = self.uri.topic
         found = self._consumer.list_topics(topic, timeout=timeout).topics.get(topic)
         return None if found is None or found.error is not None else found
 
