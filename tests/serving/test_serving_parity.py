@@ -25,7 +25,7 @@ from tzrec.main import export, predict, predict_checkpoint
 
 FEW = ("deepfm_criteo", "dbmtl_taobao", "dssm_taobao", "feed_fg_dag")
 ROWS, STEPS, BATCH = 100, 10, 32
-DENSE_RATE = 0.005  # so that the scores soon differ from each other
+SPARSE_RATE = 1.0  # so that the scores soon differ from each other
 TOLERANCE = 1e-6
 
 
@@ -47,8 +47,8 @@ def few_or_slow(path):
 
 def train(path, root):
     """Trains for some steps; returns the path of the run's config, and the rows to predict."""
-    optimizer = prepare(str(path)).config.train_config.dense_optimizer.WhichOneof("optimizer")
-    faster = {f"train_config.dense_optimizer.{optimizer}.lr": DENSE_RATE}
+    optimizer = prepare(str(path)).config.train_config.sparse_optimizer.WhichOneof("optimizer")
+    faster = {f"train_config.sparse_optimizer.{optimizer}.lr": SPARSE_RATE}
     edits = small(path, steps=STEPS, batch=BATCH, negatives=BATCH, more=faster)
     arguments = generate(path, root, edits, rows=BATCH * STEPS, eval_rows=ROWS)
     config = learn(arguments, edits, root / "run")
