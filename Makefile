@@ -40,8 +40,8 @@ format: setup ## Format the code
 proto: setup ## Generate tzrec/protos/*_pb2.py from the .proto files
 	$(BIN)/python scripts/gen_proto.py
 
-bench: setup ## Measure training on a Criteo-shaped set of 1M rows (some minutes)
-	$(BIN)/python benchmarks/criteo_shaped.py
+bench: setup ## Measure everything quickly, into benchmarks/RESULTS.md; WHAT=peers,serving: the long forms
+	$(BIN)/python benchmarks/make_bench.py "$(WHAT)"
 
 docs: setup ## Build the documentation into build/site
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt "mkdocs>=1.6"

@@ -1,8 +1,8 @@
 """Training speed on a synthetic set of Criteo's shape.
 
 13 numbers and 26 ids, Zipf distributed over tables of 100 to 1,000,000 rows (log-spaced), labels
-from a planted model. DeepFM with vectors of 16, an MLP of 512-256-128, batches of 4096, Adagrad
-on tables and Adam on the rest, one pass through `tzrec train`.
+from a planted model. DeepFM (or DLRM, DCN-V2) with vectors of 16, an MLP of 512-256-128, batches
+of 4096, Adagrad on tables and Adam on the rest, one pass through `tzrec train`.
 
 A run of one step is timed too; what it takes (imports, building, saving) is subtracted, so the
 figures are those of a long run. CPU time is that of all processes that the command started.
@@ -36,7 +36,7 @@ CHUNK = 250_000
 CONFIG = """\
 train_input_path: "{data}"
 eval_input_path: ""
-model_dir: "{model}"
+model_dir: "{model_dir}"
 train_config {{
   sparse_optimizer {{
     {optimizer} {{ lr: 0.02 }}
@@ -60,17 +60,30 @@ data_config {{
 }}
 {features}
 model_config {{
-  feature_groups {{ group_name: "wide" group_type: WIDE feature_names: [{ids}] }}
-  feature_groups {{ group_name: "fm" group_type: DEEP feature_names: [{ids}] }}
-  feature_groups {{ group_name: "deep" group_type: DEEP feature_names: [{floats}, {ids}] }}
-  deepfm {{
-    deep {{ hidden_units: [512, 256, 128] }}
-    final {{ hidden_units: [64] }}
-  }}
+{model}
   losses {{ binary_cross_entropy {{}} }}
   metrics {{ auc {{}} }}
 }}
 """
+
+_GROUP = '  feature_groups { group_name: "%s" group_type: %s feature_names: [%s] }\n'
+_DEEP = "deep { hidden_units: [512, 256, 128] } final { hidden_units: [64] }"
+# Model → its groups (name, type, features) and its layers, those of `examples/*_criteo.config`.
+MODELS = {
+    "deepfm": (
+        [("wide", "WIDE", "ids"), ("fm", "DEEP", "ids"), ("deep", "DEEP", "all")],
+        f"  deepfm {{ {_DEEP} }}",
+    ),
+    "dlrm": (
+        [("dense", "DEEP", "floats"), ("sparse", "DEEP", "ids")],
+        "  dlrm { dense_mlp { hidden_units: [64, 16] } final { hidden_units: [64, 32] } "
+        "arch_with_sparse: true }",
+    ),
+    "dcn_v2": (
+        [("all", "DEEP", "all")],
+        f"  dcn_v2 {{ cross {{ cross_num: 3 low_rank: 32 }} {_DEEP} }}",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -89,8 +102,9 @@ class Cost:
 def main() -> int:
     """Makes the data where it is missing, times two runs, prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="deepfm", choices=list(MODELS))
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--mixed_precision", default="", choices=["", "BF16", "FP16"])
+    parser.add_argument("--mixed_precision", default="", choices=["", "FP32", "BF16", "FP16"])
     parser.add_argument("--threads", type=int, default=0, help="OMP_NUM_THREADS; 0 leaves it")
     parser.add_argument(
         "--optimizer", default="adagrad", help="adagrad, rowwise_adagrad, sgd, adam"
@@ -105,7 +119,9 @@ def main() -> int:
         write_data(data, args.rows, raw=args.raw)
         print(f"made {data} in {time.perf_counter() - started:.0f} s")
     config = args.dir / "criteo_shaped.config"
-    config.write_text(config_text(data, args.dir / "model", args.optimizer, raw=args.raw))
+    config.write_text(
+        config_text(data, args.dir / "model", args.optimizer, raw=args.raw, model=args.model)
+    )
     edits = [f"train_config.mixed_precision={args.mixed_precision}"] if args.mixed_precision else []
     edits += args.edits
     start_up = train(
@@ -160,8 +176,10 @@ def words(ids: np.ndarray) -> pa.Array:
     return pa.array([f"{number:08x}" for number in scattered.tolist()])
 
 
-def config_text(data: Path, model_dir: Path, optimizer: str, *, raw: bool = False) -> str:
-    """Returns the config for the data."""
+def config_text(
+    data: Path, model_dir: Path, optimizer: str, *, raw: bool = False, model: str = "deepfm"
+) -> str:
+    """Returns the config of a model of `MODELS` for the data."""
     makes_ids = "hash_bucket_size" if raw else "num_buckets"
     floats = [f"int_{i}" for i in range(NUM_FLOATS)]
     ids = [f"cat_{i}" for i in range(NUM_IDS)]
@@ -173,14 +191,18 @@ def config_text(data: Path, model_dir: Path, optimizer: str, *, raw: bool = Fals
         f"{makes_ids}: {size} embedding_dim: 16 }} }}"
         for n, size in zip(ids, table_sizes(), strict=True)
     ]
+    lists = {
+        name: ", ".join(f'"{n}"' for n in names)
+        for name, names in {"floats": floats, "ids": ids, "all": [*floats, *ids]}.items()
+    }
+    groups, layers = MODELS[model]
     return CONFIG.format(
         data=data,
-        model=model_dir,
+        model_dir=model_dir,
         optimizer=f"{optimizer}_optimizer",
         fg_mode="FG_DAG" if raw else "FG_NONE",
         features="\n".join(features),
-        ids=", ".join(f'"{n}"' for n in ids),
-        floats=", ".join(f'"{n}"' for n in floats),
+        model="".join(_GROUP % (name, kind, lists[names]) for name, kind, names in groups) + layers,
     )
 
 
@@ -203,6 +225,7 @@ def report(args: argparse.Namespace, whole: Cost, start_up: Cost) -> None:
     """Prints the figures, and on the last line all of them as JSON."""
     wall, cpu = whole.wall - start_up.wall, whole.cpu - start_up.cpu
     facts = {
+        "model": args.model,
         "rows": args.rows,
         "optimizer": args.optimizer,
         "mixed_precision": args.mixed_precision or "FP32",

@@ -6,12 +6,21 @@ Writes a Parquet file of 26 id, 13 number and one label column (and one of text 
 ``--text``), and reads it through the loader. ``--work-ms`` burns CPU per batch in the consumer,
 as a training step does. CPU seconds count this process and its workers from the first batch
 on, without that burnt work; what worker processes cost to start is in the seconds of the start.
+
+With ``--memory`` files of one million rows and of that many are read instead, each in a fresh
+process, whose memory is given: at its peak, without that before the first batch.
+
+    python benchmarks/loader.py --memory 20000000
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -67,14 +76,16 @@ def burn(milliseconds: float) -> None:
         block @ block
 
 
-def measure(path: Path, loader_text: str, *, work_ms: float, batch_size: int) -> dict[str, float]:
+def measure(
+    path: Path, loader_text: str, *, work_ms: float, batch_size: int, made: list | None = None
+) -> dict[str, float]:
     config = text_format.Parse(
         f'dataset_type: ParquetDataset batch_size: {batch_size} label_fields: "label" '
         + loader_text,
         DataConfig(),
     )
     rows, began = 0, time.perf_counter()
-    with create_dataloader(config, features(), str(path)) as loader:
+    with create_dataloader(config, made or features(), str(path)) as loader:
         for batch in loader:
             if not rows:
                 first, first_cpu = time.perf_counter(), cpu_seconds()
@@ -89,6 +100,73 @@ def measure(path: Path, loader_text: str, *, work_ms: float, batch_size: int) ->
     }
 
 
+def write_long_table(path: Path, rows: int, group: int) -> None:
+    """Writes rows of the same columns chunk by chunk, in row groups of ``group`` rows."""
+    random = np.random.default_rng(0)
+    part = {f"c{i}": random.integers(0, 100_000, 1_000_000) for i in range(NUM_IDS)}
+    part |= {f"d{i}": random.random(1_000_000, dtype=np.float32) for i in range(NUM_FLOATS)}
+    part["label"] = random.integers(0, 2, 1_000_000)
+    table = pa.table(part)
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for start in range(0, rows, group):
+            copies = [table.slice(0, min(group, rows - start) % 1_000_000)]
+            copies += [table] * (min(group, rows - start) // 1_000_000)
+            writer.write_table(pa.concat_tables(copies), row_group_size=group)
+
+
+class PeakMemory(threading.Thread):
+    """Watches how much memory this process holds.
+
+    Attributes:
+        before: bytes when it started.
+        peak: most bytes since then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._process = psutil.Process()
+        self.before = self.peak = self._process.memory_info().rss
+        self._ends = threading.Event()
+
+    def run(self) -> None:
+        while not self._ends.wait(0.02):
+            self.peak = max(self.peak, self._process.memory_info().rss)
+
+    def end(self) -> int:
+        """Returns the bytes above those of the start."""
+        self._ends.set()
+        self.join()
+        return self.peak - self.before
+
+
+def read_whole(path: Path, loader_text: str) -> dict[str, float]:
+    """Reads a file in this process; returns MB above those of the start, and rows/s."""
+    make = features()
+    memory = PeakMemory()
+    memory.start()
+    facts = measure(path, loader_text, work_ms=0.0, batch_size=4096, made=make)
+    return {"peak MB": memory.end() / 1e6, "rows/s": facts["rows/s"]}
+
+
+def compare_memory(rows: int) -> None:
+    """Prints the memory of short and long files, with row groups of two sizes."""
+    print("| rows | rows of a row group | shuffle | peak MB | rows/s |\n|---|---|---|---|---|")
+    for group in (100_000, 1_000_000):
+        for size in (1_000_000, rows):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "rows.parquet"
+                write_long_table(path, size, group)
+                for text in ("loader: THREAD", "loader: THREAD shuffle: true"):
+                    command = [sys.executable, __file__, "--read", str(path), text]
+                    done = subprocess.run(command, check=True, capture_output=True, text=True)
+                    facts = json.loads(done.stdout.splitlines()[-1])
+                    print(
+                        f"| {size:,} | {group:,} | {'yes' if 'shuffle' in text else 'no'} | "
+                        f"{facts['peak MB']:,.0f} | {facts['rows/s']:,.0f} |",
+                        flush=True,
+                    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=300_000)
@@ -97,7 +175,15 @@ def main() -> None:
     parser.add_argument("--work-ms", type=float, nargs="*", default=[0.0, 8.0])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--text", action="store_true", help="ids as multi-value text")
+    parser.add_argument("--memory", type=int, default=0, metavar="ROWS", help="of the long file")
+    parser.add_argument("--read", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.read:
+        print(json.dumps(read_whole(Path(args.read[0]), args.read[1])))
+        return
+    if args.memory:
+        compare_memory(args.memory)
+        return
     kinds = {"thread": "loader: THREAD", "thread, shuffle": "loader: THREAD shuffle: true"}
     for workers in args.workers:
         kinds[f"{workers} process(es)"] = f"loader: PROCESS num_workers: {workers}"

@@ -10,6 +10,7 @@ train metrics, and the hooks (progress lines, TensorBoard, guards, checkpoints).
     python benchmarks/overhead.py --config demo
     python benchmarks/overhead.py --config criteo --rows 500000 --threads 2
     python benchmarks/overhead.py --summaries all
+    python benchmarks/overhead.py --config criteo --delta 200
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--summaries", choices=["default", "all"], default="default")
+    parser.add_argument(
+        "--delta", type=int, default=0, help="steps between dumps of changed rows, 0 = no dumps"
+    )
     parser.add_argument("--dir", type=Path, default=Path("experiments/overhead"))
     args = parser.parse_args()
     import torch
@@ -56,6 +60,8 @@ def main() -> int:
         "train_config.use_tensorboard=true",
         "train_config.log_step_count_steps=50",
     ]
+    if args.delta:
+        edits.append(f"train_config.delta_embedding_dump_config.dump_interval_steps={args.delta}")
     if args.summaries == "all":
         edits.append(f"train_config.tensorboard_summaries={json.dumps(ALL_SUMMARIES)}")
     watch = train_watched(config, edits, args.dir / "model" / f"{time.time():.0f}")
@@ -110,12 +116,14 @@ class Watch:
         self.on: list[float] = []
         self.off: list[float] = []
         self._last = 0.0
+        self._marks: list[Any] = []
 
     def attach(self, trainer: Any) -> None:
         """Puts clocks into a trainer that is about to start."""
         from tzrec.training.hooks.base import Hook
 
         watch, watched = self, list(trainer.hooks)
+        tables = row_tables(trainer)
 
         class Clock(Hook):
             """Ends a step, and switches the watched parts on and off."""
@@ -124,6 +132,8 @@ class Watch:
                 watch.end_step(trainer.state.step)
                 ends = trainer.state.step == trainer.num_steps
                 off = (trainer.state.step // BLOCK) % 2 == 1 and not ends
+                if trainer.state.step % BLOCK == 0:
+                    watch.mark(tables, off=off)
                 trainer.hooks = [self] if off else [*watched, self]
                 trainer.base_model.__dict__["update_train_metric"] = nothing if off else update
 
@@ -133,6 +143,13 @@ class Watch:
         update = self.timed("train metrics", trainer.base_model.update_train_metric)
         trainer.base_model.__dict__["update_train_metric"] = update
         trainer.hooks = [*watched, Clock()]
+
+    def mark(self, tables: list[Any], *, off: bool) -> None:
+        """Lets tables note the rows that they move, for dumps of changed rows, or not."""
+        if off:
+            self._marks = [table.moved for table in tables]
+        for table, marks in zip(tables, self._marks, strict=False):
+            table.moved = None if off else marks
 
     def timed(self, name: str, function: Any) -> Any:
         @functools.wraps(function)
@@ -153,6 +170,18 @@ class Watch:
         else:
             (self.off if off else self.on).append(now - self._last)
         self._last = now
+
+
+def row_tables(trainer: Any) -> list[Any]:
+    """Returns the tables that are updated by our kernels."""
+    from tzrec.ops.cpu.collections import CpuTables
+
+    return [
+        table
+        for module in trainer.model.modules()
+        if isinstance(module, CpuTables)
+        for table in module.tables.trained.values()
+    ]
 
 
 def nothing(*_: Any) -> None:
@@ -197,6 +226,7 @@ def report(args: argparse.Namespace, watch: Watch) -> None:
     facts = {
         "config": args.config,
         "summaries": args.summaries,
+        "delta": args.delta,
         "step_ms": round(1e3 * step, 3),
         "percent_by_clock": round(100 * sum(shares.values()), 3),
         "median_ms": [round(1e3 * value, 3) for value in medians],

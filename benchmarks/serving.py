@@ -9,7 +9,7 @@ runs on the same number of threads, one torch thread each:
     model       the exported model on parsed batches
     rows        `Predictor.predict` on Python lists, on Arrow
     request     `Predictor.predict_request` on Python lists, on Arrow
-    saturation  `tzrec serve` under wrk, JSON bodies, as many requests as it answers
+    saturation  `tzrec serve` under wrk, as many requests as it answers
     half        the same at half of that rate, arriving at random: the latency to look at
 
 Beside wall time stands CPU time, which other work on the machine changes less.
@@ -18,6 +18,7 @@ Beside wall time stands CPU time, which other work on the machine changes less.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import subprocess
 import sys
@@ -29,10 +30,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import serving_model
-from serving_load import Load, cpu_seconds, run_load, write_bodies
+from serving_load import Bodies, Load, cpu_seconds, run_load, write_bodies
 
 REQUESTS = 64
+ARROW = "application/vnd.apache.arrow.stream"
 
 
 def main() -> int:
@@ -77,6 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--target", default="torchscript")
     parser.add_argument("--input-tile", type=int, default=0)
     parser.add_argument("--quantize", default="")
+    parser.add_argument("--body", default="rows", help="of rows (JSON), columns (JSON), arrow")
     parser.add_argument("--no-http", action="store_true")
     parser.add_argument("--serve", default="", help="more flags of tzrec serve, in one word")
     parser.add_argument("--stage", default="", help=argparse.SUPPRESS)
@@ -99,7 +103,6 @@ def export_of(args: argparse.Namespace) -> Path:
 
 def run_inside(args: argparse.Namespace) -> dict[str, list[float]]:
     """Returns measurement → wall and CPU time of a request, in milliseconds."""
-    import pyarrow as pa
     import torch
 
     from tzrec.deploy import Predictor
@@ -128,8 +131,6 @@ def run_inside(args: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def _arrow(columns: dict[str, list[Any]], types: dict[str, Any]) -> dict[str, Any]:
-    import pyarrow as pa
-
     return {name: pa.array(values, types[name]) for name, values in columns.items()}
 
 
@@ -159,14 +160,7 @@ def measure(
 
 def serve_and_load(export: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Starts `tzrec serve`, loads it, and returns what it came to."""
-    drawn = serving_model.Requests(args.dir, args.fg)
-    bodies = []
-    for _ in range(REQUESTS):
-        context, items = drawn.draw(args.candidates)
-        names = list(items)
-        listed = [dict(zip(names, row, strict=True)) for row in zip(*items.values(), strict=True)]
-        bodies.append({"context": {k: v[0] for k, v in context.items()}, "items": listed})
-    path = write_bodies(args.dir / "bodies.jsonl", bodies)
+    kinds = args.body.split(",")
     command = [sys.executable, "-m", "tzrec.cli", "serve", str(export), "--port", "0"]
     command += ["--workers", str(args.workers), "--threads", str(args.threads // args.workers)]
     with (args.dir / "serve.log").open("w") as log:
@@ -176,23 +170,47 @@ def serve_and_load(export: Path, args: argparse.Namespace) -> dict[str, Any]:
     try:
         url = wait_for(args.dir / "serve.log", server) + "/v1/predict"
         wait_until_idle(server.pid)
-        run_load(url, path, server=server.pid, seconds=3, connections=4)
-        full = run_load(
-            url, path, server=server.pid, seconds=args.seconds, connections=args.connections
-        )
-        half = run_load(
-            url,
-            path,
-            server=server.pid,
-            seconds=3 * args.seconds,
-            connections=64,
-            rate=full.rate / 2,
-        )
+        return {kind: load(url, bodies_of(kind, args), server.pid, args) for kind in kinds}
     finally:
         server.terminate()
         server.wait(30)
-    body_kib = path.stat().st_size / REQUESTS / 1024
-    return {"saturation": asdict(full), "half": asdict(half), "body_kib": round(body_kib, 1)}
+
+
+def load(url: str, bodies: Bodies, server: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Loads a server with requests of one kind."""
+    seconds = args.seconds
+    run_load(url, bodies, server=server, seconds=3, connections=4)
+    full = run_load(url, bodies, server=server, seconds=seconds, connections=args.connections)
+    half = run_load(
+        url, bodies, server=server, seconds=3 * seconds, connections=64, rate=full.rate / 2
+    )
+    return {"saturation": asdict(full), "half": asdict(half), "body_kib": round(bodies.kib, 1)}
+
+
+def bodies_of(kind: str, args: argparse.Namespace) -> Bodies:
+    """Writes requests as the server takes them: JSON of rows or columns, or Arrow."""
+    drawn = serving_model.Requests(args.dir, args.fg)
+    pairs = [drawn.draw(args.candidates) for _ in range(REQUESTS)]
+    if kind == "arrow":
+        tables = [pa.table(drawn.repeated(*pair)) for pair in pairs]
+        return write_bodies(args.dir / "arrow", list(map(stream_of, tables)), ARROW)
+    documents = [
+        {
+            "context": {name: values[0] for name, values in context.items()},
+            "items": items if kind == "columns" else pa.table(items).to_pylist(),
+        }
+        for context, items in pairs
+    ]
+    written = [json.dumps(one).encode() for one in documents]
+    return write_bodies(args.dir / kind, written, "application/json")
+
+
+def stream_of(table: pa.Table) -> bytes:
+    """Returns a table as Arrow IPC stream."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
 
 
 def wait_for(log: Path, server: subprocess.Popen[bytes], seconds: float = 120) -> str:
@@ -236,22 +254,18 @@ def show_inside(found: dict[str, list[float]], args: argparse.Namespace) -> None
 def show_http(facts: dict[str, Any], args: argparse.Namespace) -> None:
     """Prints what the server did."""
     wall, cpu = facts["inside"]["model"]
-    print(f"\nHTTP, JSON bodies of {facts['http']['body_kib']} KiB, {args.workers} workers")
-    print(f"{'':<12}{'requests/s':>11}{'candidates/s':>14}{'p50 ms':>8}{'p90':>7}{'p99':>7}"
-          f"{'max':>8}{'CPU ms':>8}{'errors':>8}")  # fmt: skip
-    for name in ("saturation", "half"):
-        load = Load(**facts["http"][name])
-        print(
-            f"{name:<12}{load.rate:>11.1f}{load.rate * args.candidates:>14,.0f}{load.p50:>8.2f}"
-            f"{load.p90:>7.2f}{load.p99:>7.2f}{load.max:>8.1f}{load.cpu_ms:>8.2f}{load.errors:>8}"
-        )
-    full = Load(**facts["http"]["saturation"])
-    facts["throughput_to_model"] = round(full.rate * wall / 1e3, 3)
-    facts["cpu_to_model"] = round(full.cpu_ms / cpu, 3)
-    print(
-        f"the server answers {facts['throughput_to_model']:.0%} of the bare model's candidates; "
-        f"its CPU time for each is {facts['cpu_to_model']:.2f} times the model's"
-    )
+    print(f"\nHTTP, {args.workers} workers {args.serve}")
+    print(f"{'':<20}{'KiB':>6}{'requests/s':>12}{'candidates/s':>14}{'p50 ms':>8}{'p90':>7}"
+          f"{'p99':>7}{'max':>8}{'CPU ms':>8}{'errors':>8}{'of model':>10}{'CPU to':>8}")  # fmt: skip
+    for kind, found in facts["http"].items():
+        for name in ("saturation", "half"):
+            load = Load(**found[name])
+            candidates = load.rate * args.candidates
+            print(
+                f"{kind + ', ' + name:<20}{found['body_kib']:>6}{load.rate:>12.1f}{candidates:>14,.0f}"
+                f"{load.p50:>8.2f}{load.p90:>7.2f}{load.p99:>7.2f}{load.max:>8.1f}{load.cpu_ms:>8.2f}"
+                f"{load.errors:>8}{load.rate * wall / 1e3:>10.0%}{load.cpu_ms / cpu:>8.2f}"
+            )
 
 
 if __name__ == "__main__":

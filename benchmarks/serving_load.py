@@ -16,8 +16,10 @@ from pathlib import Path
 _SCRIPT = """\
 local requests, at = {}, math.random(1, 1000)
 function init(args)
-  for body in io.lines(args[1]) do
-    requests[#requests + 1] = wrk.format("POST", nil, {["Content-Type"] = "application/json"}, body)
+  for i = 1, tonumber(args[3]) do
+    local file = io.open(args[1] .. "/" .. i, "rb")
+    requests[i] = wrk.format("POST", nil, {["Content-Type"] = args[2]}, file:read("*a"))
+    file:close()
   end
   math.randomseed(os.time())
 end
@@ -61,15 +63,34 @@ class Load:
     cpu_ms: float
 
 
-def write_bodies(path: Path, bodies: Sequence[object]) -> Path:
-    """Writes the bodies of requests, one a line."""
-    path.write_text("".join(json.dumps(body) + "\n" for body in bodies))
-    return path
+@dataclass(frozen=True)
+class Bodies:
+    """Bodies of requests, one a file.
+
+    Attributes:
+        path: directory of the files 1, 2, …
+        content_type: of all of them.
+        num: how many there are.
+        kib: mean size.
+    """
+
+    path: Path
+    content_type: str
+    num: int
+    kib: float
+
+
+def write_bodies(path: Path, bodies: Sequence[bytes], content_type: str) -> Bodies:
+    """Writes the bodies of requests."""
+    path.mkdir(parents=True, exist_ok=True)
+    for i, body in enumerate(bodies, 1):
+        (path / str(i)).write_bytes(body)
+    return Bodies(path, content_type, len(bodies), sum(map(len, bodies)) / len(bodies) / 1024)
 
 
 def run_load(
     url: str,
-    bodies: Path,
+    bodies: Bodies,
     *,
     server: int,
     seconds: float,
@@ -90,13 +111,22 @@ def run_load(
     """
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: apt-get install wrk")
-    script = bodies.with_suffix(".lua")
+    script = bodies.path / "load.lua"
     pause = max(1e3 * connections / rate - latency_ms, 1.0) if rate else 0.0
     script.write_text(_SCRIPT + (_PAUSE % pause if rate else ""))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s"]
     before = cpu_seconds(server)
     done = subprocess.run(
-        [*command, "-s", str(script), url, "--", str(bodies)],
+        [
+            *command,
+            "-s",
+            str(script),
+            url,
+            "--",
+            str(bodies.path),
+            bodies.content_type,
+            str(bodies.num),
+        ],
         check=True,
         capture_output=True,
         text=True,

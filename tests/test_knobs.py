@@ -42,6 +42,19 @@ ELSEWHERE = {
     "train_config.on_table_mismatch": (
         f"{TRAINING}_checkpoint_run.py::test_reset_keeps_the_other_tables"
     ),
+    "train_config.delta_embedding_dump_config.dump_interval_steps": (
+        f"{TRAINING}_delta.py::test_rows_of_the_steps_between_two_dumps"
+    ),
+    "train_config.delta_embedding_dump_config.dump_interval_minutes": (
+        f"{TRAINING}_delta.py::test_minutes"
+    ),
+    "train_config.delta_embedding_dump_config.output_dir": (
+        f"{TRAINING}_delta.py::test_names_and_places"
+    ),
+    "train_config.delta_embedding_dump_config.file_prefix": (
+        f"{TRAINING}_delta.py::test_names_and_places"
+    ),
+    "train_config.delta_embedding_dump_config.quant_type": f"{TRAINING}_delta.py::test_int8",
     "eval_config.log_step_count_steps": (
         f"{TRAINING}_evaluator.py::test_a_line_at_every_few_batches"
     ),
@@ -61,7 +74,7 @@ ELSEWHERE = {
 }
 # Parts of later versions, and what of them a config must write.
 LATER = {
-    "train_config.delta_embedding_dump_config": "{ }",
+    "train_config.delta_embedding_dump_config.feature_store_config": "{ }",
 }
 
 

@@ -20,6 +20,8 @@ from tzrec.main import train_and_evaluate
 from tzrec.options import Options
 from tzrec.protos.train_pb2 import TrainConfig
 from tzrec.training import build
+from tzrec.training.distributed.cluster import Cluster
+from tzrec.training.distributed.limits import Wishes
 from tzrec.training.distributed.plan import create_sharders, make_plan
 from tzrec.training.distributed.process_group import process_group
 
@@ -198,11 +200,13 @@ def test_placement_changes(path):
     model = EmbeddingBagCollection([table], device=torch.device("meta"))
 
     def placed(*edits):
-        constraints = load(edits).train_config.global_embedding_constraints
-        cpu = torch.device("cpu")
+        cluster = Cluster(ddr=10**9)
         try:
             plan = make_plan(
-                model, create_sharders(), device=cpu, tables=["t"], constraints=constraints
+                model,
+                create_sharders(),
+                cluster=cluster,
+                wishes=Wishes.of(load(edits).train_config),
             )
         except PlanError as error:
             return str(error)

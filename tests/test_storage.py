@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tzrec import storage
 from tzrec.errors import MissingDependencyError
@@ -35,6 +37,52 @@ def test_a_tree_goes_there_and_back(tmp_path: Path, root: str) -> None:
     storage.remove_tree(f"{root}/run")
     assert storage.list_directory(f"{root}/run") == []
     storage.remove_tree(f"{root}/run")
+
+
+class _Slow(MemoryFileSystem):
+    """An object store: answers several requests at a time, each with a part of a file."""
+
+    async_impl = True
+    together = threading.Barrier(3)
+
+    def cat_file(self, path: str, start: int, end: int) -> bytes:
+        self.together.wait(20)  # three are on their way at once, or this fails
+        return bytes(super().cat_file(path, start=start, end=end))
+
+
+def test_pieces_of_files_come_at_a_time(
+    tmp_path: Path, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {"a/large": bytes(range(250)) * 10, "small": b"s", "empty": b""}
+    for name, value in content.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(value)
+    storage.upload_tree(tmp_path / "in", f"{root}/run")
+    monkeypatch.setattr(storage, "_PIECE_BYTES", 500)
+    slow = _Slow()
+    monkeypatch.setattr(storage, "file_system", lambda path: (slow, path.partition("://")[2]))
+    assert storage.file_sizes(f"{root}/run") == {k: len(v) for k, v in content.items()}
+    storage.download_tree(f"{root}/run", tmp_path / "out")  # five pieces and one
+    for name, value in content.items():
+        assert (tmp_path / "out" / name).read_bytes() == value
+
+
+def test_a_piece_that_fails_ends_the_download(tmp_path: Path, root: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        storage.download_files(root, tmp_path, {"nothing": 3})
+
+
+def test_pieces_of_s3(tmp_path: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in/b").mkdir(parents=True)
+    (tmp_path / "in/a").write_bytes(bytes(range(256)) * 9)
+    (tmp_path / "in/b/c").write_bytes(b"")
+    storage.upload_tree(tmp_path / "in", f"{s3_url}/run")
+    monkeypatch.setattr(storage, "_PIECE_BYTES", 1000)
+    storage.download_tree(f"{s3_url}/run", tmp_path / "out")
+    assert (tmp_path / "out/a").read_bytes() == bytes(range(256)) * 9
+    assert (tmp_path / "out/b/c").read_bytes() == b""
+    with pytest.raises(FileNotFoundError):
+        storage.download_files(f"{s3_url}/run", tmp_path / "no", {"nothing": 3})
 
 
 def test_local_files_need_no_scheme(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tzrec.cli.job import check_early, interface_command
+from tzrec.cli.job import check_early, importing, interface_command
 from tzrec.cli.parser import Parser
 from tzrec.constant import EVAL_RESULT_FILENAME
 
@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> None:
         inputs=["eval_input_path"],
         eval_input_path=args.eval_input_path,
     )
-    from tzrec.main import evaluate
+    with importing():
+        from tzrec.main import evaluate
 
     evaluate(
         args.pipeline_config_path,

@@ -6,7 +6,7 @@ import argparse
 import logging
 
 from tzrec.cli.export import check_options
-from tzrec.cli.job import check_early, interface_command
+from tzrec.cli.job import check_early, importing, interface_command
 from tzrec.cli.parser import Parser
 from tzrec.deploy.options import INTERFACE_DEFAULTS
 from tzrec.options import from_environment
@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> None:
             INTERFACE_DEFAULTS.quantisation,
         )
     check_early(args.pipeline_config_path)
-    from tzrec.main import export
+    with importing():
+        from tzrec.main import export
 
     export(
         args.pipeline_config_path,

@@ -29,6 +29,7 @@ from tzrec.deploy.parts import refuse_towers, sample_parts
 from tzrec.deploy.predictor import Predictor
 from tzrec.errors import ConfigError
 from tzrec.models.factory import create_model as _create_model
+from tzrec.models.precision import check_precision
 from tzrec.options import from_environment
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.training import build
@@ -291,7 +292,8 @@ def predict_checkpoint(
 
 
 def _export_precision(config: EasyRecConfig) -> str:
-    exported, trained = config.export_config.mixed_precision, config.train_config.mixed_precision
+    exported = check_precision(config.export_config.mixed_precision)
+    trained = check_precision(config.train_config.mixed_precision)
     if exported != trained:
         logger.warning(
             "the export computes in %s, the model was trained in %s",

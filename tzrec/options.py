@@ -214,6 +214,17 @@ def prepare_process() -> None:
         os.environ.setdefault(name, value)  # noqa: TID251
 
 
+def allocator_is_chosen(environ: Mapping[str, str] | None = None) -> bool:
+    """Returns whether the environment tunes the C library's allocator.
+
+    Args:
+        environ: variables; None reads those of the process.
+    """
+    env = os.environ if environ is None else environ  # noqa: TID251
+    names = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
+    return any(name in env for name in (*names, "GLIBC_TUNABLES"))
+
+
 def _export_variables(env: Mapping[str, str]) -> ExportVariables:
     target_name, target = _target(env)
     found: dict[str, tuple[str, Any]] = {

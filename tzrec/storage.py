@@ -6,10 +6,15 @@ The one place that turns a path into a file system; nothing patches `open` or `o
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from tzrec.errors import MissingDependencyError
+
+# Of object stores one stream is slow, many are not.
+_PIECE_BYTES = 16 << 20
+_PIECES_AT_A_TIME = 8
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -103,9 +108,62 @@ def upload_tree(local: str | os.PathLike[str], target: str, *, last: Sequence[st
 
 def download_tree(source: str, local: str | os.PathLike[str]) -> None:
     """Copies all files below ``source`` into a local directory, which is made."""
-    system, inner = file_system(source)
+    download_files(source, local, file_sizes(source))
+
+
+def file_sizes(path: str | os.PathLike[str]) -> dict[str, int | None]:
+    """Returns the files below a directory: name relative to it → bytes, None where not known."""
+    system, inner = file_system(path)
     system.invalidate_cache()
-    for name in system.find(inner):
-        target = os.path.join(local, os.path.relpath(name, system._strip_protocol(inner)))
+    root = system._strip_protocol(inner)
+    found = system.find(inner, detail=True)
+    return {os.path.relpath(name, root): info.get("size") for name, info in found.items()}
+
+
+def download_files(
+    source: str, local: str | os.PathLike[str], sizes: Mapping[str, int | None]
+) -> None:
+    """Copies files below ``source`` into a local directory.
+
+    Of an object store several files, and several pieces of a large one, come at a time.
+
+    Args:
+        source: path with a scheme.
+        local: directory, made if there is none.
+        sizes: name relative to ``source`` → bytes; None where that is not known.
+
+    Raises:
+        FileNotFoundError: a file is not there; what else the system raises.
+    """
+    system, inner = file_system(source)
+    pieces: list[tuple[str, str, int, int]] = []
+    whole: list[tuple[str, str]] = []
+    for name, size in sizes.items():
+        remote, target = f"{inner}/{name}", os.path.join(local, name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        system.get_file(name, target)
+        if size and getattr(system, "async_impl", False):
+            pieces += [(remote, target, start, size) for start in range(0, size, _PIECE_BYTES)]
+        else:
+            whole.append((remote, target))
+    for remote, target in whole:
+        system.get_file(remote, target)
+    with ThreadPoolExecutor(_PIECES_AT_A_TIME) as pool:
+        running = [pool.submit(_download_piece, system, *piece) for piece in pieces]
+        try:
+            for each in running:
+                each.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _download_piece(system: Any, remote: str, target: str, start: int, size: int) -> None:
+    end = min(start + _PIECE_BYTES, size)
+    content = system.cat_file(remote, start=start, end=end)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        while content:
+            written = os.pwrite(descriptor, content, start)
+            content, start = content[written:], start + written
+    finally:
+        os.close(descriptor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tzrec.cli.job import check_early, interface_command
+from tzrec.cli.job import check_early, importing, interface_command
 from tzrec.cli.parser import Parser
 
 
@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> None:
     }
     inputs = ("train_input_path", "eval_input_path")
     check_early(args.pipeline_config_path, inputs=inputs, **overrides)
-    from tzrec.main import train_and_evaluate
+    with importing():
+        from tzrec.main import train_and_evaluate
 
     train_and_evaluate(
         args.pipeline_config_path,

@@ -44,6 +44,10 @@ class IdFake:
     def __post_init__(self) -> None:
         self.inputs = self.inputs or [self.name]
 
+    @property
+    def id_limit(self) -> int:
+        return self.num_embeddings
+
     def parse(self, input_data: dict[str, Any], is_training: bool = False) -> FakeParsed:
         if is_training and self.use_mask:
             input_data = hide_masked_rows(self.inputs, False, input_data)
@@ -76,6 +80,10 @@ class DenseFake:
     def __post_init__(self) -> None:
         self.inputs = self.inputs or [self.name]
 
+    @property
+    def id_limit(self) -> int:
+        return self.num_embeddings
+
     def parse(self, input_data: dict[str, Any], is_training: bool = False) -> FakeParsed:
         column = input_data[self.name]
         if not pa.types.is_floating(column.type):
@@ -103,6 +111,10 @@ class FixedFake:
     num_embeddings: int = 1000
     has_embedding: bool = True
     inputs: list[str] = field(default_factory=list)
+
+    @property
+    def id_limit(self) -> int:
+        return self.num_embeddings
 
     def parse(self, input_data: dict[str, Any], is_training: bool = False) -> FakeParsed:
         return self.parsed

@@ -95,3 +95,11 @@ def fake_data(num_rows: int, *, max_length: int = 3, seed: int = 0) -> dict[str,
         data[f"{name}.lengths"] = lengths
     data["x.values"] = torch.randn(num_rows, 1, generator=generator)
     return data
+
+
+def use_fakes(patch) -> None:
+    """Exports `FakeModel`, whose config no predictor could be made of: its files are checked."""
+    from tzrec.deploy import artefact
+
+    patch.setattr("tzrec.deploy.part_writer._script_wrapper", FakeWrapper)
+    patch.setattr("tzrec.deploy.export._load_again", lambda path: artefact.verify_artefact(path))

@@ -1,6 +1,6 @@
 """Every shipped config, compiled both ways: which models can be, and how they score.
 
-The table of docs/aot.md is what ``-s`` prints here.
+The table of docs/aot.md is made of what ``-s`` prints here, by ``aoti_page.py``.
 """
 
 import time

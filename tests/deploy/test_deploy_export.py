@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 import threading
@@ -6,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from deploy_fakes import CPU, FEATURES, FakeModel, FakeWrapper, fake_data
+from deploy_fakes import CPU, FEATURES, FakeModel, FakeWrapper, fake_data, use_fakes
 from torch import nn
 
 from tzrec.config import load_pipeline_config
@@ -41,7 +42,7 @@ def model():
 
 @pytest.fixture(autouse=True)
 def fake_wrapper(monkeypatch):
-    monkeypatch.setattr(part_writer, "_script_wrapper", FakeWrapper)
+    use_fakes(monkeypatch)
 
 
 def run_export(model, path, **kwargs):
@@ -52,7 +53,7 @@ def run_export(model, path, **kwargs):
 @pytest.fixture(scope="module")
 def published(model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(part_writer, "_script_wrapper", FakeWrapper)
+        use_fakes(patch)
         return run_export(model, tmp_path_factory.mktemp("deploy") / "export")
 
 
@@ -124,7 +125,7 @@ def dressed(tmp_path_factory):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     golden = fake_data(8) | {"label": torch.ones(8)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(part_writer, "_script_wrapper", FakeWrapper)
+        use_fakes(patch)
         path = run_export(model, root / "new" / "parents" / "e", golden=golden, options=options)
     return path, model, before
 
@@ -206,6 +207,19 @@ class Broken(FakeWrapper):
         if torch.jit.is_scripting() or isinstance(data, torch.fx.Proxy):
             return {"probs": scores["probs"] + 1e-5, "logits": scores["logits"]}
         return scores
+
+
+class OwnWeights(FakeWrapper):
+    """Weights that a script does not share with the model."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.kept = copy.deepcopy(model)
+
+    def forward(self, data: DATA, device: torch.device = CPU):
+        if isinstance(data, torch.fx.Proxy):
+            return self.model(data)
+        return self.kept(data)
 
 
 class FixedRows(FakeWrapper):
@@ -306,6 +320,36 @@ class TestGate:
         with pytest.raises(ExportError):
             run_export(clone, tmp_path / "e")
         assert_nothing_left(tmp_path)
+
+    @pytest.mark.parametrize("precision", ["BF16", "FP16"])
+    @pytest.mark.parametrize("tolerance", [None, 1e-2])
+    def test_sixteen_bits_hide_no_wrong_weights(
+        self, model, tmp_path, monkeypatch, precision, tolerance
+    ):
+        """An error of 1e-4 is less than rounding; whoever allows more gets it."""
+
+        def save_other_weights(scripted, model_path, code_path):
+            with torch.no_grad():
+                bias = dict(scripted.module.named_parameters())["inner.model.mlp.3.bias"]
+                bias.add_(1e-4)
+            torchscript_save(scripted, model_path, code_path)
+
+        torchscript_save = torchscript.save
+        clone = FakeModel()
+        clone.load_state_dict(model.state_dict())
+        monkeypatch.setattr(torchscript, "save", save_other_weights)
+        monkeypatch.setattr(part_writer, "_script_wrapper", OwnWeights)
+        options = ExportOptions(mixed_precision=precision, tolerance=tolerance)
+        if tolerance is None:
+            with pytest.raises(ExportError, match=r"(?s)tolerance 1e-06.*logits"):
+                run_export(clone, tmp_path / "e", options=options)
+            assert_nothing_left(tmp_path)
+            return
+        report = read_manifest(run_export(clone, tmp_path / "e", options=options)).parity
+        plain = report["without_mixed_precision"]
+        assert plain["tolerance"] == tolerance
+        assert plain["cases"]["golden batch"]["logits"] == pytest.approx(1e-4, rel=0.1)
+        assert list(plain["cases"]) == list(report["cases"])
 
 
 class TestArguments:

@@ -79,6 +79,21 @@ def test_autotune_of_the_environment():
     assert not resolved(environment=environment).autotune
 
 
+@pytest.mark.parametrize("target", [None, "torchscript"])
+def test_autotune_of_the_environment_is_for_what_is_compiled(target, caplog):
+    """The variable is often set for all jobs; a flag is meant for this one."""
+    environment = {"AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS": "1"}
+    if target is not None:  # the flag wins over the environment
+        environment["ENABLE_AOT"] = "1"
+    options = resolved(Asked(target=target), environment)
+    assert (options.target, options.autotune) == ("torchscript", False)
+    assert "AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS" not in options.variables
+    assert "AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS" not in options.model_acc()
+    assert "AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS=1 is for compiled exports" in caplog.text
+    with pytest.raises(ConfigError, match="autotune is for compiled exports"):
+        resolved(Asked(target=target, autotune=True), {})
+
+
 def test_default_of_the_interface():
     options = resolved(defaults=INTERFACE_DEFAULTS)
     assert (options.quantisation, options.sequence_quantisation) == ("INT8", "")

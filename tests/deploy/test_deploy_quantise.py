@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from deploy_fakes import CPU, FEATURES, FakeModel, FakeWrapper, fake_data
+from deploy_fakes import CPU, FEATURES, FakeModel, fake_data, use_fakes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -13,7 +13,7 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConf
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from tzrec.deploy import artefact, part_writer, quantise, quantised, torchscript
+from tzrec.deploy import artefact, quantise, quantised, torchscript
 from tzrec.deploy.artefact import read_manifest
 from tzrec.deploy.export import export_artefact
 from tzrec.deploy.options import ExportOptions
@@ -323,7 +323,7 @@ def make_config():
 
 @pytest.fixture
 def run_export(monkeypatch):
-    monkeypatch.setattr(part_writer, "_script_wrapper", FakeWrapper)
+    use_fakes(monkeypatch)
 
     def run(model, path, **kwargs):
         return export_artefact(

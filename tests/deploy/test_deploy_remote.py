@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from deploy_fakes import FEATURES, FakeModel, FakeWrapper, fake_data
+from deploy_fakes import FEATURES, FakeModel, fake_data, use_fakes
 from deploy_jobs import make_rows, write_config
 
 from tzrec import storage
@@ -22,6 +22,7 @@ from tzrec.deploy.export import export_artefact, export_parts
 from tzrec.deploy.options import ExportOptions
 from tzrec.deploy.parts import Part
 from tzrec.deploy.remote import staged
+from tzrec.deploy.upload import upload_new
 from tzrec.errors import ExportError, MissingDependencyError, ServingError
 from tzrec.protos.data_pb2 import CsvDataset
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
@@ -69,7 +70,7 @@ def local(job, tmp_path_factory):
 class TestExport:
     @pytest.fixture(autouse=True)
     def fakes(self, monkeypatch):
-        monkeypatch.setattr(part_writer, "_script_wrapper", FakeWrapper)
+        use_fakes(monkeypatch)
 
     def test_files_are_those_of_a_local_export(self, memory, tmp_path):
         part = make_part()
@@ -80,6 +81,7 @@ class TestExport:
         assert {n.removeprefix("/bucket/export/") for n in memory.find("/bucket")} == names
         # Nothing stays behind here.
         assert list((tmp_path / "s").iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir() if path.name != "s"] == ["e"]
 
     def test_manifests_come_last(self, memory, monkeypatch):
         """Whoever sees a manifest sees all that it lists, also of an export in parts."""
@@ -107,6 +109,37 @@ class TestExport:
             export_parts({"": make_part()}, "memory://b/e")
         assert memory.find("/b") == []
 
+    def test_two_at_the_same_time(self, memory, monkeypatch):
+        """One of them sees the other and leaves everything to it, whenever that was there."""
+        pipe = type(memory).pipe_file
+
+        def after_another(self, path, content, **kwargs):
+            self.store.pop("/b/e/manifest.json", None)
+            pipe(self, "/b/e/manifest.json", b"of the other one")
+            pipe(self, path, content, **kwargs)
+
+        monkeypatch.setattr(type(memory), "pipe_file", after_another)
+        with pytest.raises(ExportError, match=r"another process writes it.*manifest.json"):
+            export_parts({"": make_part()}, "memory://b/e")
+        assert memory.find("/b") == ["/b/e/manifest.json"]
+        assert memory.cat("/b/e/manifest.json") == b"of the other one"
+
+    def test_after_a_failure_only_own_files_are_removed(self, memory, tmp_path, monkeypatch):
+        (tmp_path / "x").write_bytes(b"x")
+        (tmp_path / "y").write_bytes(b"y")
+        put = type(memory).put_file
+
+        def full(self, source, target, **kwargs):
+            if target.endswith("/y"):
+                self.pipe_file("/b/e/z", b"of another program")
+                raise OSError("the disk is full")
+            return put(self, source, target, **kwargs)
+
+        monkeypatch.setattr(type(memory), "put_file", full)
+        with pytest.raises(OSError, match="full"):
+            upload_new(tmp_path, "memory://b/e")
+        assert memory.find("/b") == ["/b/e/z"]
+
     def test_a_model_that_differs_is_not_uploaded(self, memory, monkeypatch):
         monkeypatch.setattr(part_writer, "check_parity", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -132,6 +165,35 @@ class TestExport:
         verify_artefact(path)
 
 
+class TestLoadedAgain:
+    """An export is loaded as its users will, before they see it."""
+
+    def test_what_cannot_be_loaded_is_not_published(self, job, tmp_path, monkeypatch):
+        monkeypatch.setattr(
+            part_writer, "_write_config", lambda config, work, options: _write_broken(work)
+        )
+        with pytest.raises(ExportError, match="cannot be loaded again; nothing was published"):
+            export_artefact(**job[0], export_dir=tmp_path / "e")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_scores_that_it_would_not_get_again(self, job, tmp_path, monkeypatch):
+        """The gate compares what is in memory; users have the file."""
+        save = part_writer.golden_batch.save_golden
+
+        def save_others(path, inputs, outputs):
+            save(path, inputs, {name: value + 0.5 for name, value in outputs.items()})
+
+        monkeypatch.setattr(part_writer.golden_batch, "save_golden", save_others)
+        with pytest.raises(ExportError, match="does not score here as where it was exported"):
+            export_artefact(**job[0], export_dir=tmp_path / "e")
+        assert list(tmp_path.iterdir()) == []
+
+
+def _write_broken(work):
+    (work / "model_acc.json").write_text("{}")
+    (work / "pipeline.config").write_text("no config")
+
+
 class TestLoad:
     @pytest.fixture
     def there(self, memory, local):
@@ -142,7 +204,7 @@ class TestLoad:
         monkeypatch.setenv("LOCAL_CACHE_DIR", str(tmp_path / "cache"))
         wanted = Predictor.load(local).predict(job[1])
         predictor = Predictor.load("memory://b/e")
-        assert len(list((tmp_path / "cache").iterdir())) == 1
+        assert sum(path.is_dir() for path in (tmp_path / "cache").iterdir()) == 1
         for name, value in predictor.predict(job[1]).items():
             np.testing.assert_array_equal(value, wanted[name])
         # The copy goes with the model.
@@ -168,12 +230,24 @@ class TestLoad:
         content = bytearray(there.cat("/b/e/scripted_model.pt"))
         content[len(content) // 2] ^= 1
         there.pipe("/b/e/scripted_model.pt", bytes(content))
-        with pytest.raises(ServingError, match=r"scripted_model.pt was changed"):
+        with pytest.raises(
+            ServingError, match=r"^memory://b/e/scripted_model.pt was changed"
+        ) as found:
             Predictor.load("memory://b/e")
+        assert "tzrec-model-" not in str(found.value)
+        assert "tzrec-model-" not in str(found.value.args)
+
+    def test_errors_name_what_was_asked_for(self, there, tmp_path, monkeypatch):
+        """Not the copy, of which nobody knows; and it does not stay."""
+        monkeypatch.setenv("LOCAL_CACHE_DIR", str(tmp_path / "cache"))
+        there.pipe("/b/e/manifest.json", b"{")
+        with pytest.raises(ServingError, match=r"^memory://b/e/: manifest.json cannot be read"):
+            Predictor.load("memory://b/e/")
+        assert list((tmp_path / "cache").iterdir()) == []
 
     def test_a_missing_file(self, there):
         there.rm("/b/e/golden.npz")
-        with pytest.raises(ServingError, match=r"golden.npz is missing"):
+        with pytest.raises(ServingError, match=r"^memory://b/e/golden.npz is missing"):
             Predictor.load("memory://b/e")
 
     def test_no_artefact(self, memory, local):

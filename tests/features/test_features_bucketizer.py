@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tzrec.config.feature_facts import flatten
-from tzrec.errors import ConfigError, FeatureError, Unsupported
+from tzrec.errors import ConfigError, FeatureError
 from tzrec.features.bucketizer import create_bucketizer
 from tzrec.fg import FgHandler
 from tzrec.fg.config_json import create_fg_json
@@ -135,15 +135,20 @@ class TestConflicts:
         with pytest.raises(ConfigError, match="boundaries"):
             of_boundaries(*edges)
 
-    def test_growing_tables(self):
+    def test_hash_tables(self):
         message = IdFeature(feature_name="cat", embedding_dim=4)
         message.zch.zch_size = 10
-        with pytest.raises(Unsupported, match="zch"):
+        with pytest.raises(ConfigError, match="zch has no eviction policy"):
             create_bucketizer(message)
+        message.zch.lfu.SetInParent()
+        zch = create_bucketizer(message)
+        assert (zch.kind, zch.rows, zch.identity["hash"]) == ("zch", 10, "murmur_hash64a")
+        farm = create_bucketizer(message, farm_hash=True)
+        assert farm.fingerprint != zch.fingerprint
         message.ClearField("zch")
         message.dynamicemb.max_capacity = 10
-        with pytest.raises(Unsupported, match="dynamicemb"):
-            create_bucketizer(message)
+        dynamic = create_bucketizer(message)
+        assert (dynamic.kind, dynamic.rows) == ("dynamicemb", 12)
 
 
 def ids_of(message, column):

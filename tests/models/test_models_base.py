@@ -271,9 +271,18 @@ def test_mixed_precision_is_near_and_ends_in_float32(precision):
     assert not torch.equal(found["logits"], exact_predictions["logits"])
 
 
+@pytest.mark.parametrize("name", [None, "", "FP32"])
+def test_fp32_can_be_said(name):
+    batch = make_batch(make_features(), make_rows(64))
+    _, (_, expected, _) = TrainWrapper(_model())(batch)
+    _, (_, found, _) = TrainWrapper(_model(), mixed_precision=name)(batch)
+    assert torch.equal(found["logits"], expected["logits"])
+
+
 @pytest.mark.parametrize("wrapper", [TrainWrapper, PredictWrapper])
 def test_unknown_precision(wrapper):
-    with pytest.raises(ConfigError, match="'BF61', it must be BF16, FP16"):
+    expected = "'BF61', it must be BF16, FP16, FP32 or empty; did you mean 'BF16'"
+    with pytest.raises(ConfigError, match=expected):
         wrapper(_model(), mixed_precision="BF61")
 
 

@@ -1,12 +1,16 @@
 """A servable without a model: it doubles numbers, and can be made to wait, fail or hang."""
 
+import asyncio
+import contextlib
 import threading
 
 import numpy as np
 import pyarrow as pa
 
 from tzrec.errors import DataError
+from tzrec.serving.engine import Engine
 from tzrec.serving.observer import Observer
+from tzrec.serving.options import ServeOptions
 
 
 class FakeServable:
@@ -56,3 +60,37 @@ class Recorder(Observer):
 def columns_of(*values, kind=None):
     """Returns the column x of these numbers."""
     return {"x": pa.array(values, kind or pa.float64())}
+
+
+@contextlib.contextmanager
+def running(tmp_path, servable, observer=None, **options):
+    """An engine that has loaded the servable; closed at the end."""
+    engine = Engine(
+        tmp_path,
+        ServeOptions(**options),
+        load=lambda directory, *, version: servable,
+        observer=observer,
+    )
+    engine.start()
+    engine.wait(10)
+    try:
+        yield engine
+    finally:
+        if servable.gate is not None:
+            servable.gate.set()
+        engine.close()
+
+
+async def asleep(tasks):
+    """Lets tasks run until they wait for the engine."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return tasks
+
+
+def tasks_of(engine, *requests):
+    """Returns a task for each request, a list of values."""
+    return [
+        asyncio.create_task(engine.predict(columns_of(*values), rows=len(values)))
+        for values in requests
+    ]

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 HERE = Path(__file__).resolve()
 
 
-def create_app(engine, options):
+def create_app(engine, options, *, is_full):
     """The application: predicts a number, sleeps or hangs on a model thread."""
     from serve_fakes import Recorder
 
@@ -31,6 +31,8 @@ def create_app(engine, options):
     async def answer(path, arguments):
         from serve_fakes import columns_of
 
+        if is_full() and path != "/health":
+            return 503, {"code": "too_many_connections"}
         if path == "/ready":
             state = engine.state()
             return (200 if state.is_ready else 503), {"reason": state.reason}

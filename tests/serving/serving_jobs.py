@@ -134,14 +134,14 @@ data_config {{ dataset_type: ParquetDataset batch_size: 32 label_fields: "label"
 
 
 @contextlib.contextmanager
-def serving(servable, *, start: bool = True, **options):
+def serving(servable, *, start: bool = True, is_full=lambda: False, **options):
     """Yields a client of the application over a servable that is loaded already.
 
     Its ``engine`` is the engine; without ``start`` it has not loaded the servable yet.
     """
     settings = ServeOptions(**options)
     engine = Engine(Path(__file__).parent, settings, load=lambda directory, *, version: servable)
-    app = create_app(engine, settings)
+    app = create_app(engine, settings, is_full=is_full)
     if start:
         engine.start()
         engine.wait(30)

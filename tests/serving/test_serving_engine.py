@@ -1,37 +1,18 @@
 """The engine with a fake servable: merging, bounds, deadlines, faults."""
 
 import asyncio
-import contextlib
 import threading
 import time
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from serve_fakes import FakeServable, Recorder, columns_of
+from serve_fakes import FakeServable, Recorder, asleep, columns_of, running, tasks_of
 
 from tzrec.errors import ConfigError, DataError
 from tzrec.serving.engine import Engine
 from tzrec.serving.faults import DeadlineExceeded, NotReady, Overloaded
 from tzrec.serving.options import ServeOptions, default_threads
-
-
-@contextlib.contextmanager
-def running(tmp_path, servable, observer=None, **options):
-    engine = Engine(
-        tmp_path,
-        ServeOptions(**options),
-        load=lambda directory, *, version: servable,
-        observer=observer,
-    )
-    engine.start()
-    engine.wait(10)
-    try:
-        yield engine
-    finally:
-        if servable.gate is not None:
-            servable.gate.set()
-        engine.close()
 
 
 async def started(servable):
@@ -44,20 +25,6 @@ async def blocked(engine, servable, x=7.0):
     task = asyncio.create_task(engine.predict(columns_of(x), rows=1))
     await started(servable)
     return task
-
-
-async def asleep(tasks):
-    """Lets tasks run until they wait for the engine."""
-    for _ in range(3):
-        await asyncio.sleep(0)
-    return tasks
-
-
-def tasks_of(engine, *requests):
-    return [
-        asyncio.create_task(engine.predict(columns_of(*values), rows=len(values)))
-        for values in requests
-    ]
 
 
 def test_a_request_is_answered_by_a_version(tmp_path):
@@ -477,12 +444,35 @@ def test_many_requests_at_once_each_get_their_own_answer(tmp_path):
         ({"max_wait_ms": -0.1}, "max_wait_ms -0.1: must be at least 0"),
         ({"request_timeout": 0}, "request_timeout 0: must be above 0"),
         ({"request_timeout": float("nan")}, "request_timeout nan: must be above 0"),
+        ({"drain_seconds": float("inf")}, "drain_seconds inf: must be at most 1000000"),
+        ({"reload_seconds": 1e7}, "reload_seconds 10000000.0: must be at most"),
+        ({"watchdog_seconds": float("inf")}, "watchdog_seconds inf: must be at most"),
+        ({"request_timeout": float("inf")}, "request_timeout inf: must be at most"),
+        ({"max_wait_ms": float("inf")}, "max_wait_ms inf: must be a number of milliseconds"),
         ({"token": "a\nb"}, "no HTTP header"),
     ],
 )
 def test_options_that_cannot_be(wrong, message):
     with pytest.raises(ConfigError, match=message):
         ServeOptions(**wrong)
+
+
+def test_a_request_of_two_calls_has_one_end(tmp_path):
+    """The second call gets what the first one left of the time."""
+
+    async def ask(engine):
+        end = engine.end()
+        began = time.monotonic()
+        await engine.call(time.sleep, 0.3, end=end)
+        with pytest.raises(DeadlineExceeded):
+            await engine.call(time.sleep, 5, end=end)
+        late = engine.predict(columns_of(1.0), rows=1, end=end)
+        with pytest.raises(DeadlineExceeded):
+            await late
+        return time.monotonic() - began
+
+    with running(tmp_path, FakeServable(), request_timeout=0.5, threads=2) as engine:
+        assert 0.45 < asyncio.run(ask(engine)) < 2
 
 
 def test_options_are_not_shown_with_the_token():

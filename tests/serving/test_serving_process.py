@@ -220,11 +220,13 @@ def test_slow_heads_and_too_many_connections(model):
         for connection in many:
             connection.connect()
         time.sleep(0.1)
-        many[-1].request("GET", "/health")
-        assert many[-1].getresponse().status == 503
+        assert ask(many[-1], "/")[0] == 503
+        assert ask(many[-1], "/health")[0] == 200
+        for connection in many[6:]:
+            connection.close()
+        assert ask(many[0], "/")[0] == 200  # six are not too many
         for connection in many:
             connection.close()
-        serving.wait_for(lambda: serving.get("/health")[0] == 200, 10)
 
 
 def pids_of(serving, want, seconds=30):
@@ -314,6 +316,28 @@ def test_alone_a_stuck_server_is_not_ready(model):
         (model / "end").touch()
         serving.wait_for(lambda: serving.get("/ready")[0] == 200)
         assert serving.get("/predict?x=1")[0] == 200
+
+
+def test_a_call_that_is_stuck_in_the_event_loop_ends_the_process(model):
+    flags = ("--watchdog-seconds", 0.5, "--threads", 0)
+    with Serving(model, "--port", 0, *flags) as serving:
+        serving.until("try:")
+        assert serving.get("/predict?x=3")[0] == 200
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            serving.get(f"/hang?file={model}/end")
+        assert serving.exit_code() == 70
+        assert "a model call has been running for 1 s: this process ends" in serving.text
+
+
+def test_a_worker_that_is_stuck_in_its_event_loop_is_replaced(model):
+    flags = ("--workers", 2, "--watchdog-seconds", 0.6, "--threads", 0)
+    with Serving(model, "--port", 0, *flags) as serving:
+        serving.wait_for(lambda: serving.text.count("is ready") == 2)
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            serving.get(f"/hang?file={model}/end")
+        serving.wait_for(lambda: serving.text.count("is ready") == 3)
+        assert "(exit code 70)" in serving.text
+        assert serving.get("/predict?x=3")[0] == 200
 
 
 def test_workers_end_when_their_supervisor_is_killed(model):

@@ -18,7 +18,7 @@ from tzrec.serving.engine import Engine
 from tzrec.serving.loading import load
 from tzrec.serving.options import ServeOptions
 from tzrec.serving.publish import publish, roll_back, versions
-from tzrec.serving.versions import Source, is_version_name
+from tzrec.serving.versions import Pointer, Source, is_version_name
 
 
 def load_factor(directory, *, version):
@@ -320,6 +320,75 @@ def test_a_version_that_fails_is_tried_once_and_the_old_one_stays(tmp_path, root
     roll_back(str(root), "b")
     wait_for(lambda: serving.state().version == "b")
     assert score(serving) == ("b", [5.0])
+
+
+def test_a_version_of_another_storage_is_tried_again(tmp_path, monkeypatch, caplog):
+    """Its storage was away for a moment; the pointer is not written a second time."""
+    root = "memory://again"
+    monkeypatch.setattr("tzrec.serving.slot._PAUSE_TIMES", 0.0)
+    add(tmp_path, root, "a", 2)
+    tries = []
+
+    def load(directory, *, version):
+        tries.append((version, time.monotonic()))
+        if version == "b" and len(tries) < 5:
+            raise ServingError(f"{directory} cannot be read: 503 slow down")
+        with storage.open_file(f"{directory}/factor", "r") as file:
+            return FakeServable(version, factor=float(file.read()))
+
+    engine = Engine(root, ServeOptions(reload_seconds=0.02, threads=1), load=load)
+    engine.start()
+    try:
+        engine.wait(10)
+        add(tmp_path, root, "b", 3)
+        wait_for(lambda: engine.state().version == "b")
+        time.sleep(0.1)
+    finally:
+        engine.close()
+        storage.remove_tree(root)
+    assert [name for name, _ in tries] == ["a", "b", "b", "b", "b"]
+    times = [when for _, when in tries[1:]]
+    # Later and later: pauses of 20, 40 and 80 milliseconds.
+    assert times[3] - times[2] > 0.08
+    assert times[2] - times[1] > 0.04
+    assert "a goes on answering, next try in" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [(OSError("the disk is away"), 3), (ServingError("broken"), 1)]
+)
+def test_what_may_pass_is_tried_again(tmp_path, root, monkeypatch, error, tries):
+    monkeypatch.setattr("tzrec.serving.slot._PAUSE_TIMES", 0.0)
+    add(tmp_path, root, "a", 2)
+    seen = []
+
+    def load(directory, *, version):
+        if version == "b":
+            seen.append(version)
+            raise error
+        return load_factor(directory, version=version)
+
+    engine = Engine(root, ServeOptions(reload_seconds=0.01, threads=1), load=load)
+    engine.start()
+    try:
+        engine.wait(10)
+        add(tmp_path, root, "b", 3)
+        wait_for(lambda: len(seen) >= tries)
+        time.sleep(0.1)
+        assert (len(seen) == 1) == (tries == 1)
+        # Another version is taken up at once, and its own pauses begin anew.
+        add(tmp_path, root, "c", 4)
+        wait_for(lambda: engine.state().version == "c")
+    finally:
+        engine.close()
+
+
+def test_pauses_have_an_end(tmp_path, root, serving):
+    """They follow how long a try takes, up to ten minutes."""
+    slot = serving._slot
+    pointer = Pointer("b", "memory://x/versions/b")
+    found = [slot._plan_again(pointer, ServingError("x"), seconds) for seconds in (0, 3, 0, 60)]
+    assert found == [f", next try in {s} s" for s in (0, 30, 60, 600)]
 
 
 def test_going_back_from_a_failed_version_loads_nothing(tmp_path, root, serving):

@@ -8,7 +8,7 @@ from torchrec import optim as torchrec_optim
 
 from tzrec.errors import ConfigError, DistributedError, PlanError, Unsupported
 from tzrec.options import Options
-from tzrec.training.distributed import wrap
+from tzrec.training.distributed import table_optimizers, wrap
 from tzrec.training.distributed.process_group import init_process_group, process_group
 
 
@@ -44,17 +44,17 @@ def test_odd_dimensions_train_in_our_kernels_only():
 
 def test_a_model_that_does_not_fit(monkeypatch):
     monkeypatch.setattr(
-        "tzrec.training.distributed.plan.psutil.virtual_memory",
+        "tzrec.training.distributed.cluster.psutil.virtual_memory",
         lambda: type("Memory", (), {"total": 1000})(),
     )
-    with pytest.raises(PlanError, match="cannot be placed on 1 x cpu"):
+    with pytest.raises(PlanError, match=r"cannot be placed on 1 process \(cpu\) on 1 machine, 1.0 KB"):
         build(BOTH[0], "torchrec")
 
 
 def refused_on_a_gpu(sparse):
     rule = wrap.create_sparse_optimizer(config_of(sparse).sparse_optimizer)
     try:
-        wrap._refuse_inexact(rule, torch.device("cuda"), Wrapper(), {})
+        table_optimizers.refuse_inexact(rule, torch.device("cuda"), Wrapper(), {})
     except Unsupported as error:
         return str(error).splitlines()[0]
     return ""
@@ -98,7 +98,7 @@ MOMENTS = {"lr": 0.5, "eps": 1e-8, "beta1": 0.5, "beta2": 0.25, "weight_decay": 
 def test_gpu_optimizers_get_the_constants_of_the_rule(sparse, optimizer_class, expected):
     text = sparse.replace("%s", "lr: 0.5 beta1: 0.5 beta2: 0.25 weight_decay: 0.125")
     rule = wrap.create_sparse_optimizer(config_of(text).sparse_optimizer)
-    assert wrap._torchrec_optimizer(rule) == (optimizer_class, expected)
+    assert table_optimizers.torchrec_optimizer(rule) == (optimizer_class, expected)
 
 
 def test_accumulation_of_torchrecs_tables_is_not_promised(caplog):

@@ -1,4 +1,4 @@
-"""Two gloo ranks against one process: losses, checkpoints that change the number of ranks.
+"""Two and three gloo ranks against one process: losses, checkpoints that change the ranks.
 
 pytest starts this file under torchrun as the worker.
 """
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import test_training_distributed as single
@@ -17,32 +18,52 @@ from torchrec.modules.embedding_configs import PoolingType
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from tzrec.errors import Unsupported
+from tzrec.optim.optimizer import build_optimizer
 from tzrec.options import Options, from_environment
+from tzrec.protos.feature_pb2 import ParameterConstraints
 from tzrec.training.distributed.process_group import process_group
+from tzrec.training.distributed.wrap import distribute
 
-ADAGRAD, ROWWISE = single.BOTH[1:]
-# What the planner may choose from, and what it is asked for.
-ROW_WISE = 'global_embedding_constraints { sharding_types: "row_wise" }'
-TABLE_WISE = 'global_embedding_constraints { sharding_types: "table_wise" }'
+SGD, ADAGRAD, ROWWISE = single.BOTH
+# Of the 16 rows of a batch, as many as 2 and 3 ranks share evenly.
+ROWS = 12
+# Optimizer, and what the tables of the features a, b and c must be; None = what the planner likes.
 CASES = {
-    "adagrad": (ADAGRAD, ""),
-    "adagrad row_wise": (ADAGRAD, ROW_WISE),
-    "rowwise_adagrad table_wise": (ROWWISE, TABLE_WISE),
-    "clipped row_wise": (single.CLIPPED[1], ROW_WISE),
+    "adagrad": (ADAGRAD, None),
+    "adagrad row_wise": (ADAGRAD, ["row_wise"] * 3),
+    "rowwise_adagrad table_wise": (ROWWISE, ["table_wise"] * 3),
+    "clipped row_wise": (single.CLIPPED[1], ["row_wise"] * 3),
+    "sgd data_parallel": (SGD, ["data_parallel"] * 3),
+    "adagrad data_parallel": (ADAGRAD, ["data_parallel"] * 3),
+    "rowwise_adagrad data_parallel": (ROWWISE, ["data_parallel"] * 3),
+    "adagrad column_wise": (ADAGRAD, ["column_wise"] * 3),
+    "adagrad mixed": (ADAGRAD, ["data_parallel", "column_wise", "row_wise"]),
+    "rowwise_adagrad mixed": (ROWWISE, ["row_wise", "data_parallel", "table_wise"]),
 }
 SPLIT, END = 3, 6
 
 
-def build(case, **kwargs):
+def build(case, seed=0):
     """Clipping needs sums: shards differ in where they divide a mean."""
-    if "clipped" in case:
-        kwargs["second"] = PoolingType.SUM
-    return single.build(CASES[case][0], **kwargs)
+    sparse, kinds = CASES[case]
+    torch.manual_seed(seed)
+    features = [
+        SimpleNamespace(
+            name=name, embedding_constraints=ParameterConstraints(sharding_types=[kind])
+        )
+        for name, kind in zip("abc", kinds or [], strict=bool(kinds))
+    ]
+    pooling = PoolingType.SUM if "clipped" in case else PoolingType.MEAN
+    config = single.config_of(sparse, "dense_l2: 0.01 grad_clipping { clipping_type: 'norm' }")
+    model = distribute(
+        single.Wrapper(second=pooling), train_config=config, device=single.CPU, features=features
+    )
+    return model, build_optimizer(model, config)
 
 
-def my_rows(kjt, label):
-    """Returns the rows of this rank."""
-    size = single.BATCH // dist.get_world_size()
+def my_rows(kjt, label, rows=single.BATCH):
+    """Returns the rows of this rank, of the first ``rows``."""
+    size = rows // dist.get_world_size()
     first, last = dist.get_rank() * size, (dist.get_rank() + 1) * size
     values, lengths = [], []
     for jt in kjt.to_dict().values():
@@ -58,7 +79,7 @@ def run(model, optimizer, seeds):
     losses = []
     for seed in seeds:
         optimizer.zero_grad()
-        loss = model(*my_rows(*single.batch(seed)))
+        loss = model(*my_rows(*single.batch(seed), ROWS))
         optimizer.backward(loss)
         optimizer.step()
         mean = loss.detach().clone()
@@ -67,65 +88,85 @@ def run(model, optimizer, seeds):
     return losses
 
 
-def work(directory):
+def resumed(case, directory):
+    model, optimizer = build(case, seed=1)
+    single.load(directory, model, optimizer)
+    return run(model, optimizer, range(SPLIT, END))
+
+
+def work(directory, loads):
     """Trains every case on this rank; the first rank writes down what happened."""
-    results = {}
-    for case, (_, more) in CASES.items():
-        model, optimizer = build(case, more=more)
+    results, size = {}, dist.get_world_size()
+    for case in CASES:
+        model, optimizer = build(case)
         losses = run(model, optimizer, range(SPLIT))
-        single.save(directory / f"two {case}", model, optimizer)
+        if not (directory / f"{size} {case}").exists():
+            single.save(directory / f"{size} {case}", model, optimizer)
         losses += run(model, optimizer, range(SPLIT, END))
-        second, restored = build(case, more=more, seed=1)
-        single.load(directory / f"one {case}", second, restored)
         results[case] = {
             "losses": losses,
-            "resumed": run(second, restored, range(SPLIT, END)),
-            "sharding": sorted(
-                {p.sharding_type for plan in model.plan.plan.values() for p in plan.values()}
-            ),
+            "resumed": {by: resumed(case, directory / f"{by} {case}") for by in loads},
+            "sharding": {
+                name: where.sharding_type
+                for plan in model.plan.plan.values()
+                for name, where in plan.items()
+            },
         }
-    try:
-        single.build(single.ADAM)
-    except Unsupported as error:
-        results["adam"] = str(error)
+    for sparse in (single.ADAM,):
+        try:
+            single.build(sparse)
+        except Unsupported as error:
+            results["adam"] = str(error)
     if dist.get_rank() == 0:
-        (directory / "results.json").write_text(json.dumps(results))
+        (directory / f"results-{size}.json").write_text(json.dumps(results))
+
+
+def launch(directory, size, *loads):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*launcher, f"--nproc_per_node={size}", __file__, str(directory), *map(str, loads)],
+        env={  # noqa: TID251
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "OMP_NUM_THREADS": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    return json.loads((directory / f"results-{size}.json").read_text())
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one(tmp_path):
+def test_two_and_three_ranks_train_as_one(tmp_path):
+    """And each of them goes on with what any of them saved, optimizer states included."""
     one = {}
     with process_group(Options()):
         for case in CASES:
             model, optimizer = build(case)
             losses = run(model, optimizer, range(SPLIT))
-            single.save(tmp_path / f"one {case}", model, optimizer)
+            single.save(tmp_path / f"1 {case}", model, optimizer)
             one[case] = losses + run(model, optimizer, range(SPLIT, END))
 
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        done = subprocess.run(
-            [*launcher, "--nproc_per_node=2", __file__, str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},  # noqa: TID251
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        two = json.loads((tmp_path / "results.json").read_text())
+        found = {3: launch(tmp_path, 3, 1), 2: launch(tmp_path, 2, 1, 3)}
+        again = launch(tmp_path, 3, 2)
 
-        for case, (_, more) in CASES.items():
-            assert two[case]["losses"] == pytest.approx(one[case], rel=1e-5)
-            assert two[case]["resumed"] == pytest.approx(one[case][SPLIT:], rel=1e-5)
-            if more:
-                assert two[case]["sharding"] == [case.split()[1]]
-            second, restored = build(case, seed=1)
-            single.load(tmp_path / f"two {case}", second, restored)
-            resumed = run(second, restored, range(SPLIT, END))
-            assert resumed == pytest.approx(one[case][SPLIT:], rel=1e-5)
-    assert "sparse optimizer adam on a CPU with several processes" in two["adam"]
+        for case, (_, kinds) in CASES.items():
+            for size, results in found.items():
+                assert results[case]["losses"] == pytest.approx(one[case], rel=1e-5), case
+                if kinds:
+                    placed = results[case]["sharding"]
+                    assert placed == dict(zip(("sum", "mean", "rows"), kinds, strict=True))
+                after = resumed(case, tmp_path / f"{size} {case}")
+                assert after == pytest.approx(one[case][SPLIT:], rel=1e-5), case
+            for results in (*found.values(), again):
+                for losses in results[case]["resumed"].values():
+                    assert losses == pytest.approx(one[case][SPLIT:], rel=1e-5), case
+    assert "sparse optimizer adam on a CPU with several processes" in found[2]["adam"]
 
 
 if __name__ == "__main__":
     with process_group(from_environment()):
-        work(Path(sys.argv[1]))
+        work(Path(sys.argv[1]), sys.argv[2:])

@@ -20,7 +20,8 @@ from tzrec.options import Options
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.tools import feature_importance
 from tzrec.training.build import build_features, build_loader
-from tzrec.training.distributed import plan
+from tzrec.training.distributed import offline, plan
+from tzrec.training.distributed.cluster import Cluster
 from tzrec.training.sampler_tables import SamplerTables
 
 CONFIG = """
@@ -105,18 +106,19 @@ def test_the_planner_counts_with_sampled_rows(folder, monkeypatch):
         def __init__(self, **options):
             seen.update(options)
 
-        def collective_plan(self, *_):
+        def plan(self, *_):
             return ShardingPlan({})
 
     monkeypatch.setattr(plan, "EmbeddingShardingPlanner", Planner)
+    monkeypatch.setattr(plan, "planned_tables", lambda model: iter([("", model, None)]))
+    monkeypatch.setattr(plan, "table_limits", lambda *_, **__: {})
     with loader_of(folder, None, Mode.TRAIN) as loader:
         assert loader.estimated_rows == 4 + 6
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        cpu = torch.device("cpu")
-        plan.make_plan(torch.nn.Module(), [], device=cpu, tables=["t"], batch_size=10)
-    finally:
-        dist.destroy_process_group()
+        plan.make_plan(
+            torch.nn.Module(), [], cluster=Cluster(ddr=1000), batch_size=loader.estimated_rows
+        )
+        data_config = text_format.Parse(CONFIG % {"dir": folder}, EasyRecConfig()).data_config
+        assert data_config.batch_size + offline.sampled_rows(data_config) == loader.estimated_rows
     assert seen["batch_size"] == 10
 
 

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "train, evaluate, export and predict on made-up clicks, in about two minutes",
     "check": "check a config (and, with --data, its data files)",
     "train": "train and evaluate a model",
+    "plan": "say where embedding tables would go on machines of a given size",
     "eval": "evaluate a checkpoint",
     "predict": "predict a table with an exported model or a checkpoint",
     "export": "export a checkpoint as a TorchScript model",
@@ -35,7 +36,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "check this machine's installation",
 }
 
-_WITH_CONFIG = ("check", "train", "eval", "predict", "export", "fg", "importance")
+_WITH_CONFIG = ("check", "train", "plan", "eval", "predict", "export", "fg", "importance")
 
 _HELP = """\
 usage: tzrec COMMAND ...

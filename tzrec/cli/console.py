@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 
-from tzrec.errors import ConfigError, TzrecError, Unsupported
+from tzrec.errors import ConfigError, PlanError, TzrecError, Unsupported
 from tzrec.options import current_rank
 
 logger = logging.getLogger("tzrec")
@@ -31,6 +31,9 @@ _NOT_OURS = (
     errno.EPERM,
     errno.EROFS,
 )
+
+# Every process of a job finds these out for itself.
+_SAME_ON_ALL = (ConfigError, PlanError, Unsupported)
 
 _LOUD = ("torch", "torchrec", "fbgemm_gpu", "fsspec", "numba", "tensorboard", "iopath")
 
@@ -75,8 +78,8 @@ def quiet_libraries() -> None:
 def run_command(function: Callable[[], int | None]) -> int:
     """Runs a command and turns what it raises into a message and an exit code.
 
-    A `TzrecError` is shown without a traceback (with one at log level DEBUG). Config errors are
-    the same on every process of a job, so only rank 0 shows them.
+    A `TzrecError` is shown without a traceback (with one at log level DEBUG). Errors of the
+    config and the plan are the same on every process of a job, so only rank 0 shows them.
 
     Args:
         function: the command; what it returns is the exit code, None means 0.
@@ -88,7 +91,7 @@ def run_command(function: Callable[[], int | None]) -> int:
         return function() or 0
     except TzrecError as error:
         rank = current_rank()
-        if rank == 0 or not isinstance(error, (ConfigError, Unsupported)):
+        if rank == 0 or not isinstance(error, _SAME_ON_ALL):
             if logger.isEnabledFor(logging.DEBUG):
                 traceback.print_exc()
             prefix = f"[rank {rank}] " if rank else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tzrec.cli.job import check_early, start
+from tzrec.cli.job import check_early, importing, start
 from tzrec.cli.parser import add_checkpoint, add_config, add_edits, config_of
 from tzrec.constant import EVAL_RESULT_FILENAME
 
@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     check_early(
         path, inputs=["eval_input_path"], eval_input_path=args.eval_input_path, edits=args.edits
     )
-    from tzrec.main import evaluate
+    with importing():
+        from tzrec.main import evaluate
 
     evaluate(
         path,

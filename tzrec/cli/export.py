@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tzrec.cli.job import check_early, start
+from tzrec.cli.job import check_early, importing, start
 from tzrec.cli.parser import add_config, add_edits, at_least, config_of
 from tzrec.deploy.options import INPUT_TILES, TABLE_TYPES, TARGETS, Asked, refuse_later
 from tzrec.deploy.options import resolve_options as resolve
@@ -107,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
     start()
     check_options(asked)
     check_early(path, edits=args.edits)
-    from tzrec.main import export
+    with importing():
+        from tzrec.main import export
 
     export(
         path,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from tzrec.cli.console import UsageError
-from tzrec.cli.job import check_early, start
+from tzrec.cli.job import check_early, importing, start
 from tzrec.cli.parser import add_edit_json, add_edits, at_least
 
 DESCRIPTION = (
@@ -142,7 +142,8 @@ def predict_with(args: argparse.Namespace, *, edits: list[str] | None = None) ->
         check_early(
             args.pipeline_config_path, edits=edits or (), edit_config_json=json, for_serving=True
         )
-        from tzrec.main import predict_checkpoint
+        with importing():
+            from tzrec.main import predict_checkpoint
 
         predict_checkpoint(
             args.pipeline_config_path,
@@ -160,7 +161,8 @@ def predict_with(args: argparse.Namespace, *, edits: list[str] | None = None) ->
         )
     _only_with(args, ("checkpoint_path",), "a config")
     _is_export(args.scripted_model_path)
-    from tzrec.main import predict
+    with importing():
+        from tzrec.main import predict
 
     predict(
         args.predict_input_path,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from tzrec.cli.parser import at_least
 from tzrec.errors import ConfigError
 from tzrec.options import set_metrics_directory, set_thread_counts
 from tzrec.serving.options import ServeOptions, default_threads
+from tzrec.utils.scratch import Scratch
 
 DESCRIPTION = (
     "Answers HTTP requests with a model. DIR is an export (`tzrec export`), a retriever\n"
@@ -74,9 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=at_least(1),
+        type=at_least(0),
         metavar="T",
-        help="model calls at a time in each worker (default: its share of the cores)",
+        help="model calls at a time in each worker (default: its share of the cores); 0 runs the "
+        "model between requests: the lowest latency where each core has a worker",
     )
     parser.add_argument(
         "--token-file",
@@ -119,7 +119,7 @@ def _options(args: argparse.Namespace) -> ServeOptions:
         host=args.host,
         port=args.port,
         workers=args.workers,
-        threads=args.threads or default_threads(args.workers),
+        threads=default_threads(args.workers) if args.threads is None else args.threads,
         token=_token(args.token_file),
         **given,
     )
@@ -147,9 +147,9 @@ def _serve_alone(directory: str, options: ServeOptions, sock: Any) -> int:
 def _supervise(directory: str, options: ServeOptions, sock: Any) -> int:
     from tzrec.serving.supervisor import Supervisor
 
-    shared = tempfile.mkdtemp(prefix="tzrec-serve-")
-    set_metrics_directory(shared)
-    try:
+    with Scratch(None, "tzrec-serve-") as path:
+        shared = str(path)
+        set_metrics_directory(shared)
         return Supervisor(
             directory,
             dataclasses.replace(options, metrics_dir=shared),
@@ -157,8 +157,6 @@ def _supervise(directory: str, options: ServeOptions, sock: Any) -> int:
             command=WORKER,
             on_death=lambda pid: _forget_metrics(shared, pid),
         ).run()
-    finally:
-        shutil.rmtree(shared, ignore_errors=True)
 
 
 def _forget_metrics(shared: str, pid: int) -> None:

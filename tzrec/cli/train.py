@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 
-from tzrec.cli.job import check_early, start
-from tzrec.cli.parser import add_config, add_edit_json, add_edits, config_of
+from tzrec.cli.console import UsageError
+from tzrec.cli.job import check_early, importing, start
+from tzrec.cli.parser import add_config, add_edit_json, add_edits, at_least, config_of
+from tzrec.options import from_environment, set_thread_counts
 
 DESCRIPTION = "Trains the model of a config, saves checkpoints, evaluates after each."
 EXAMPLES = """\
   tzrec train rank.config
   tzrec train rank.config --model-dir run2 --set train_config.num_epochs=3
   tzrec train rank.config --continue           go on where the last run stopped
-  torchrun --nproc-per-node 2 -m tzrec.train_eval --pipeline_config_path rank.config"""
+  tzrec train rank.config --nproc 2            two processes on this machine
+  torchrun --nnodes 2 --nproc-per-node 2 ... -m tzrec.train_eval --pipeline_config_path rank.config
+                                               several machines"""
+
+_TEXTS = (
+    "--model-dir",
+    "--train-input-path",
+    "--eval-input-path",
+    "--fine-tune-checkpoint",
+    "--on-mismatch",
+    "--edit-config-json",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not write report.html (curves, scores, features) into the run directory",
     )
+    parser.add_argument(
+        "--nproc",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="processes on this machine, which share the embedding tables (GPUs: one each)",
+    )
     add_edits(parser)
     add_edit_json(parser)
 
@@ -69,7 +91,10 @@ def run(args: argparse.Namespace) -> int:
     }
     start()
     check_early(path, inputs=("train_input_path", "eval_input_path"), **overrides)
-    from tzrec.main import train_and_evaluate
+    if args.nproc > 1:
+        return _launch(args)
+    with importing():
+        from tzrec.main import train_and_evaluate
 
     train_and_evaluate(
         path,
@@ -79,3 +104,33 @@ def run(args: argparse.Namespace) -> int:
         **overrides,
     )
     return 0
+
+
+def _launch(args: argparse.Namespace) -> int:
+    """Runs this command in several processes."""
+    if from_environment().launched:
+        raise UsageError(
+            "tzrec train: --nproc starts the processes itself, but this is one of a launcher's",
+            hint="leave --nproc out under torchrun",
+        )
+    set_thread_counts(None, max((os.cpu_count() or 1) // args.nproc, 1))
+    from tzrec.training.distributed.launch import launch
+
+    command = [sys.executable, "-m", "tzrec.cli", "train", *_arguments(args)]
+    return launch(command, args.nproc)
+
+
+def _arguments(args: argparse.Namespace) -> list[str]:
+    """Returns the command line of one process: all flags but ``--nproc``."""
+    found = [config_of(args, "train")]
+    for flag in _TEXTS:
+        value = getattr(args, flag.strip("-").replace("-", "_"))
+        if value is not None:
+            found.append(f"{flag}={value}")
+    found += [f"--set={edit}" for edit in args.edits]
+    switches = {
+        "--continue": args.continue_train,
+        "--ignore-restore-optimizer": args.ignore_restore_optimizer,
+        "--no-report": args.no_report,
+    }
+    return found + [flag for flag, on in switches.items() if on]

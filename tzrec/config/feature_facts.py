@@ -184,6 +184,13 @@ class FeatureFacts:
         return [name for name in (*GROWING, *ID_BUCKETISERS, "boundaries") if self._has(name)]
 
     @property
+    def hash_table(self) -> str:
+        """The ``zch`` or ``dynamicemb`` message as text, "" where it has neither."""
+        ways = [name for name in GROWING if self._has(name)]
+        text = f"{ways[0]} {{{getattr(self.config, ways[0])}}}" if ways else ""
+        return " ".join(text.split())
+
+    @property
     def vocabulary_rows(self) -> int | None:
         """Ids that the vocabulary makes, reserved ones included; None without a vocabulary."""
         config, ways = self.config, self.bucketisers

@@ -313,7 +313,7 @@ def _column(input_data: Mapping[str, pa.Array], name: str, what: str) -> pa.Arra
 
 def _check_range(feature: BaseFeature, found: Parsed) -> None:
     """Raises a DataError if an id does not lie in its table."""
-    rows, ids = feature.num_embeddings, found.values
+    rows, ids = feature.id_limit, found.values
     if not feature.has_embedding or not rows or ids.size == 0:
         return
     if ids.min() >= 0 and ids.max() < rows:
@@ -326,7 +326,7 @@ def _check_range(feature: BaseFeature, found: Parsed) -> None:
     row = int(np.searchsorted(np.cumsum(found.lengths), steps[first], side="right"))
     raise DataError(
         f"feature {feature.name!r}: id {int(ids[first])} in row {row} of the batch is outside "
-        f"0 … {rows - 1}, the rows of its table",
+        f"0 … {rows - 1}, the {'rows' if rows == feature.num_embeddings else 'ids'} of its table",
         hint="raise num_buckets (hash_bucket_size …) of the feature, or correct the data",
     )
 

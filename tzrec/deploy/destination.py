@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from tzrec import storage
 from tzrec.deploy.artefact import MANIFEST
+from tzrec.deploy.upload import upload_new
 from tzrec.errors import ExportError, TzrecError
+from tzrec.utils.scratch import Scratch
 
 
 def refuse_existing(export_dir: str | Path) -> None:
@@ -50,7 +49,7 @@ def published(export_dir: str | Path, *, staging: str | None = None) -> Iterator
 
     A local one is written beside ``export_dir`` and renamed. A remote one is written to
     ``staging`` and uploaded, every ``manifest.json`` after all other files: whoever reads a
-    manifest finds what it lists.
+    manifest finds what it lists. What an export left that was killed is removed first.
 
     Args:
         export_dir: must not exist; local, or with a scheme that fsspec knows.
@@ -66,35 +65,23 @@ def published(export_dir: str | Path, *, staging: str | None = None) -> Iterator
         return
     target = local_path(export_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Not by process id: in containers that share a disk every process may be number 1.
-    work = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        work.mkdir()
+    with Scratch(target.parent, ".", name=f"{target.name}.", suffix=".tmp", mode=0o777) as work:
         yield work
         for path in [*work.rglob("*"), work]:
             _fsync(path)
         refuse_existing(target)
         work.rename(target)
         _fsync(target.parent)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _uploaded(target: str, staging: str | None) -> Iterator[Path]:
-    if staging is not None:
-        os.makedirs(staging, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="tzrec-export-", dir=staging) as work:
-        yield Path(work)
-        manifests = sorted(os.path.relpath(path, work) for path in Path(work).rglob(MANIFEST))
+    with Scratch(staging, "tzrec-export-") as work:
+        yield work
+        manifests = sorted(os.path.relpath(path, work) for path in work.rglob(MANIFEST))
         refuse_existing(target)
-        try:
-            with _as_export_error(target):
-                storage.upload_tree(work, target, last=manifests)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                storage.remove_tree(target)
-            raise
+        with _as_export_error(target):
+            upload_new(work, target, last=manifests)
 
 
 @contextlib.contextmanager

@@ -13,12 +13,11 @@ import pyarrow as pa
 from torch import Tensor, nn
 
 from tzrec import storage
-from tzrec.deploy import artefact
 from tzrec.deploy.destination import local_path, published, refuse_existing
 from tzrec.deploy.options import ExportOptions
 from tzrec.deploy.part_writer import write_part
 from tzrec.deploy.parts import Part
-from tzrec.errors import at
+from tzrec.errors import ExportError, TzrecError, at
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
 __all__ = ["export_artefact", "export_parts", "refuse_existing"]
@@ -37,7 +36,8 @@ def export_artefact(
     """Exports a model with its config, and proves that the files score like the model.
 
     Everything is written to a directory beside ``export_dir``, loaded again from there,
-    compared with the model on the golden batch, and renamed at the end: whoever sees
+    compared with the model on the golden batch, loaded once more as its users will, and renamed
+    at the end: whoever sees
     ``export_dir`` sees a complete, checked artefact. A remote one is uploaded at the end, its
     manifest last.
 
@@ -89,5 +89,21 @@ def export_parts(
             with at(f"{name}/") if name else contextlib.nullcontext():
                 (work / name).mkdir(exist_ok=True)
                 write_part(part, work / name, options if part.with_assets else without_assets)
-                artefact.verify_artefact(work / name)
+                _load_again(work / name)
     return os.fspath(export_dir) if storage.is_remote(export_dir) else local_path(export_dir)
+
+
+def _load_again(directory: Path) -> None:
+    """Loads a part as its users will: checksums, config, golden rows, golden batch.
+
+    Raises:
+        ExportError: it cannot be loaded, or does not score as it did a moment ago.
+    """
+    from tzrec.deploy.predictor import Predictor
+
+    try:
+        Predictor.load(directory)
+    except TzrecError as error:
+        raise ExportError(
+            f"what was written cannot be loaded again; nothing was published: {error}"
+        ) from error

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from tzrec.deploy.trace import quiet
 from tzrec.deploy.verify import parity_cases
 from tzrec.errors import ExportError, TzrecError
-from tzrec.models.wrappers import autocast
+from tzrec.models.precision import autocast
 
 Tensors = dict[str, Tensor]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from tzrec.config.specs import MIXED_PRECISIONS
 from tzrec.errors import ConfigError, Unsupported, did_you_mean
 from tzrec.options import ExportVariables
+
+logger = logging.getLogger("tzrec")
 
 PARITY_TOLERANCE = 1e-6
 # Rows of narrow tables are added up in another order than in training. Half a step of such a
@@ -84,8 +87,7 @@ class ExportOptions:
                 "autotune is for compiled exports", hint="add --target aoti, or leave it out"
             )
         if self.tolerance is None:
-            narrow = QUANTISED_TOLERANCE if self.quantises else PARITY_TOLERANCE
-            self._set("tolerance", MIXED_TOLERANCES.get(self.mixed_precision, narrow))
+            self._set("tolerance", MIXED_TOLERANCES.get(self.mixed_precision, self._narrow))
         elif not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise ConfigError(f"export tolerance {self.tolerance} is not a number of at least 0")
         self._set("asset_files", tuple(self.asset_files))
@@ -111,6 +113,20 @@ class ExportOptions:
         """``tolerance``, which is a number once the options are made."""
         assert self.tolerance is not None
         return self.tolerance
+
+    @property
+    def plain_difference(self) -> float:
+        """What an export with mixed precision may differ by when it runs without.
+
+        A tolerance that somebody asked for counts here too, where it is larger.
+        """
+        if self.tolerance == MIXED_TOLERANCES.get(self.mixed_precision):
+            return self._narrow
+        return max(self._narrow, self.largest_difference)
+
+    @property
+    def _narrow(self) -> float:
+        return QUANTISED_TOLERANCE if self.quantises else PARITY_TOLERANCE
 
     @property
     def relative_difference(self) -> float:
@@ -199,7 +215,7 @@ def resolve_options(
     Raises:
         ConfigError: a value that the option cannot have.
     """
-    environment = environment or ExportVariables()
+    environment = _without_effectless(asked, environment or ExportVariables())
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     variables: dict[str, str] = {}
@@ -216,6 +232,20 @@ def resolve_options(
         elif default is not None:
             values[field.name], sources[field.name] = default, "default of the command"
     return ExportOptions(**values, sources=sources, variables=variables, **fixed)
+
+
+def _without_effectless(asked: Asked | None, environment: ExportVariables) -> ExportVariables:
+    """Leaves out a variable that says how to compile where nothing is compiled, and says so.
+
+    A flag that asks for it is an error of `ExportOptions`; variables are often set for all jobs.
+    """
+    target = (asked.target if asked else None) or environment.target or ExportOptions.target
+    if not environment.autotune or target != "torchscript":
+        return environment
+    verbatim = dict(environment.verbatim)
+    name, text = verbatim.pop("autotune")
+    logger.info("%s=%s is for compiled exports: this one is %s", name, text, target)
+    return dataclasses.replace(environment, autotune=None, verbatim=verbatim)
 
 
 def refuse_later(variables: Collection[str]) -> None:

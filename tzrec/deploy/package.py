@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
-import tempfile
 import weakref
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tzrec.errors import ServingError
+from tzrec.utils.scratch import Scratch
 
 # Calls that run at the same time; more of them wait. Weights are shared.
 NUM_RUNNERS = 8
@@ -168,13 +168,13 @@ def foreign_operators(path: Path) -> list[str]:
 
 def _load_library(path: Path) -> ctypes.CDLL:
     hint = "copy the artefact again, or export the checkpoint again"
-    with tempfile.TemporaryDirectory(prefix="tzrec-aoti-") as folder:
+    with Scratch(None, "tzrec-aoti-") as folder:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = [name for name in archive.namelist() if name.endswith(_LIBRARY)]
                 if len(names) != 1:
                     raise ServingError(f"{path} holds {len(names)} programs, not one", hint=hint)
-                library = Path(folder) / f"model{_LIBRARY}"
+                library = folder / f"model{_LIBRARY}"
                 library.write_bytes(archive.read(names[0]))
             # What is loaded stays when its file goes.
             return ctypes.CDLL(str(library))

@@ -33,7 +33,8 @@ from tzrec.deploy.verify import (
 )
 from tzrec.errors import ExportError
 from tzrec.features.feature import FgMode, create_fg_json
-from tzrec.models.wrappers import ScriptWrapper, autocast
+from tzrec.models.precision import autocast
+from tzrec.models.wrappers import ScriptWrapper
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 
 logger = logging.getLogger("tzrec")
@@ -144,20 +145,39 @@ class _Gate:
             targets.write_model(wrapper, self.inputs, work, self._options)
 
     def _compare(self, work: Path) -> dict[str, Any]:
-        loaded = targets.load_model(work, self._options.target, torchscript.CPU)
-        return check_parity(
+        options = self._options
+        loaded = targets.load_model(work, options.target, torchscript.CPU)
+        report = check_parity(
             self._eager,
             lambda data: torchscript.run(loaded, data, torchscript.CPU),
             self._cases,
             expected=self.expected,
-            tolerance=self._options.largest_difference,
-            relative=self._options.relative_difference,
+            tolerance=options.largest_difference,
+            relative=options.relative_difference,
         )
+        if options.mixed_precision and options.target == "torchscript":
+            # The rounding of 16 bits hides what is wrong with weights and graph: without it
+            # both are compared as closely as any others.
+            plain = torchscript.without_autocast(loaded)
+            report["without_mixed_precision"] = check_parity(
+                self._eager_fp32,
+                lambda data: torchscript.run(plain, data, torchscript.CPU),
+                self._cases,
+                expected=self._eager_fp32(self.inputs),
+                tolerance=options.plain_difference,
+            )
+        return report
 
     def _eager(self, data: Data) -> Data:
+        return self._scores(data, self._options.mixed_precision)
+
+    def _eager_fp32(self, data: Data) -> Data:
+        return self._scores(data, "")
+
+    def _scores(self, data: Data, mixed_precision: str) -> Data:
         if self._options.input_tile:
             data = tiling.untiled(data, self._users)
-        with torch.inference_mode(), autocast("cpu", self._options.mixed_precision):
+        with torch.inference_mode(), autocast("cpu", mixed_precision):
             return dict(self._plain(data, torchscript.CPU))
 
 

@@ -97,9 +97,14 @@ class Predictor:
             MissingDependencyError: no installed package knows the scheme of the path.
         """
         files = staged(path)
-        directory = files.directory
+        with files.named():
+            predictor = cls._load(files.directory, torch.device(device), self_check)
+        predictor._files = files  # a copy of a remote directory goes with the predictor
+        return predictor
+
+    @classmethod
+    def _load(cls, directory: Path, where: torch.device, self_check: bool) -> Predictor:
         manifest = artefact.verify_artefact(directory)
-        where = torch.device(device)
         refuse_device(manifest.options, where.type)
         config = load_pipeline_config(directory / artefact.PIPELINE_CONFIG, True)
         assets.resolve_feature_assets(config, directory)
@@ -108,7 +113,6 @@ class Predictor:
         if artefact.GOLDEN_ROWS in manifest.files:
             rows = load_golden_rows(directory / artefact.GOLDEN_ROWS)
         predictor = cls(module, manifest=manifest, config=config, device=where, rows=rows)
-        predictor._files = files  # a copy of a remote directory goes with the predictor
         if self_check:
             predictor.check(directory / artefact.GOLDEN)
         return predictor

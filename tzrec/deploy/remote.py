@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tzrec import storage
@@ -11,6 +12,11 @@ from tzrec.deploy import artefact
 from tzrec.deploy.destination import local_path
 from tzrec.errors import ServingError, TzrecError
 from tzrec.options import from_environment
+from tzrec.utils.scratch import Scratch
+
+Fetch = Callable[[str, Path], None]
+
+_COPIES = "tzrec-model-"
 
 
 class Staged:
@@ -23,17 +29,25 @@ class Staged:
         source: the path that was asked for.
     """
 
-    def __init__(
-        self, source: str, directory: Path, copy: tempfile.TemporaryDirectory[str] | None = None
-    ) -> None:
+    def __init__(self, source: str, directory: Path, copy: Scratch | None = None) -> None:
         self.source = source
         self.directory = directory
         self._copy = copy
 
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Has errors name what was asked for where they name the copy: nobody knows that one."""
+        try:
+            yield
+        except TzrecError as error:
+            if self._copy is not None:
+                _rename(error, str(self.directory), self.source.rstrip("/"))
+            raise
+
     def close(self) -> None:
         """Removes the copy; a local directory stays."""
         if self._copy is not None:
-            self._copy.cleanup()
+            self._copy.close()
 
 
 def staged(path: str | Path, *, cache_dir: str | None = None) -> Staged:
@@ -53,22 +67,37 @@ def staged(path: str | Path, *, cache_dir: str | None = None) -> Staged:
     source = os.fspath(path)
     if not storage.is_remote(source):
         return Staged(source, local_path(source))
-    cache_dir = cache_dir or from_environment().cache_dir
-    if cache_dir is not None:
-        os.makedirs(cache_dir, exist_ok=True)
-    # Removed with the last reference to it, also when what follows fails.
-    copy = tempfile.TemporaryDirectory(prefix="tzrec-model-", dir=cache_dir)
+    return copied(source, _fetch, cache_dir=cache_dir or from_environment().cache_dir)
+
+
+def copied(source: str, fetch: Fetch, *, cache_dir: str | None = None) -> Staged:
+    """Copies something remote to this machine.
+
+    Args:
+        source: path with a scheme.
+        fetch: fills a directory: ``(source, directory)``.
+        cache_dir: directory for the copy; None = that for temporary files.
+
+    Raises:
+        ServingError: the storage does not give it; or what ``fetch`` raises.
+        MissingDependencyError: no installed package knows the scheme.
+    """
+    copy = Scratch(cache_dir, _COPIES)
+    files = Staged(source, copy.path, copy)
     try:
-        _fetch(source.rstrip("/"), Path(copy.name))
+        with files.named():
+            fetch(source.rstrip("/"), copy.path)
     except TzrecError:
+        files.close()
         raise
     except Exception as error:  # each storage has its own
+        files.close()
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ServingError(
             f"{source} cannot be read: {reason}",
             hint="are the bucket, the endpoint and the credentials of the storage right?",
         ) from error
-    return Staged(source, Path(copy.name), copy)
+    return files
 
 
 def _fetch(source: str, target: Path) -> None:
@@ -82,9 +111,22 @@ def _fetch(source: str, target: Path) -> None:
             hint=f"name a part: {source}/{parts[-1]}" if parts else "make it with `tzrec export`",
         )
     system.get_file(f"{inner}/{artefact.MANIFEST}", str(target / artefact.MANIFEST))
-    for name in artefact.read_manifest(target).files:
-        local = target / name
-        local.parent.mkdir(parents=True, exist_ok=True)
-        if not system.exists(f"{inner}/{name}"):
-            raise ServingError(f"{source}/{name} is missing; {artefact.MANIFEST} lists it")
-        system.get_file(f"{inner}/{name}", str(local))
+    listed = artefact.read_manifest(target).files
+    # Sizes of the storage: what a manifest says may be anything.
+    sizes = storage.file_sizes(source)
+    for name in listed:
+        if name not in sizes:
+            raise ServingError(
+                f"{source}/{name} is missing; {artefact.MANIFEST} lists it",
+                hint="copy the artefact again, or export the checkpoint again",
+            )
+    storage.download_files(source, target, {name: sizes[name] for name in listed})
+
+
+def _rename(error: TzrecError, copy: str, source: str) -> None:
+    error.message = error.message.replace(copy, source)
+    error.hint = error.hint.replace(copy, source)
+    error.location = [part.replace(copy, source) for part in error.location]
+    error.args = tuple(
+        each.replace(copy, source) if isinstance(each, str) else each for each in error.args
+    )

@@ -120,6 +120,11 @@ class CpuAutocast(nn.Module):
             return self.inner(data, device)
 
 
+def without_autocast(module: Any) -> Any:
+    """Returns a loaded model with mixed precision as it is without, the same weights."""
+    return module.inner
+
+
 def save(scripted: Scripted, model_path: Path, code_path: Path) -> None:
     """Writes the model and its Python text."""
     with quiet():

@@ -21,6 +21,7 @@ from tzrec.features import generation
 from tzrec.features.bucketizer import Bucketizer, create_bucketizer
 from tzrec.features.defaults import encoded_default
 from tzrec.features.encoded import parse_encoded
+from tzrec.features.hash_table import HashTableSpec, hash_table_spec
 from tzrec.features.init_fn import InitFn, parse_init_fn
 from tzrec.features.mask import masks_of
 from tzrec.fg.encoded import MULTIVAL_SEP
@@ -251,6 +252,15 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
         )
 
     @property
+    def id_limit(self) -> int:
+        """What every id is below: the rows of the table, or 2^63 - 1 of a hash table.
+
+        Raises:
+            ConfigError: as `num_embeddings`.
+        """
+        return self.num_embeddings if self.hash_table is None else (1 << 63) - 1
+
+    @property
     def embedding_name(self) -> str:
         """Name of the table; features with equal names share it."""
         return str(self.config.embedding_name) or f"{self.name}_emb"
@@ -274,6 +284,11 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
     def init_fn(self) -> InitFn | None:
         """Initialiser of the table; None = TorchRec's, uniform ± 1/sqrt(rows)."""
         return parse_init_fn(self.config.init_fn)
+
+    @cached_property
+    def hash_table(self) -> HashTableSpec | None:
+        """How the table gives rows to ids (``zch``, ``dynamicemb``); None = an id is a row."""
+        return hash_table_spec(self.config)
 
     @property
     def data_type(self) -> DataType:
@@ -317,6 +332,7 @@ class BaseFeature(metaclass=_meta_cls):  # type: ignore[metaclass]
             **more,
         )
         table.trainable = self.trainable
+        table.hash_table = self.hash_table
         return table
 
     @property

@@ -19,7 +19,8 @@ import numpy as np
 
 from tzrec.config.feature_facts import GROWING, RESERVED_WORDS
 from tzrec.config.vocab import read_vocab_file, vocab_path
-from tzrec.errors import ConfigError, Unsupported
+from tzrec.errors import ConfigError
+from tzrec.features.hash_table import hash_table_spec
 from tzrec.fg.config_source import OOV_ID, OOV_WORD
 from tzrec.fg.spec import BUCKETIZERS
 
@@ -42,7 +43,7 @@ class Bucketizer:
     """How values become ids, 0 ≤ id < rows.
 
     Attributes:
-        kind: the field that makes ids, one of `ID_ORDER`.
+        kind: the field that makes ids, one of `ID_ORDER`, or the hash table that gives them rows.
         rows: rows of the table.
         oov_id: id of a word that is not in the vocabulary; None where every value has an id.
         default_id: id kept for ``default_value``; None where it is bucketised like any value.
@@ -79,7 +80,7 @@ class Bucketizer:
         also covers the words.
         """
         facts: dict[str, Any] = {"kind": self.kind, "rows": self.rows}
-        if self.kind == "hash_bucket_size":
+        if self.kind == "hash_bucket_size" or self.kind in GROWING:
             facts["hash"] = "farm_fingerprint64" if self.farm_hash else "murmur_hash64a"
         elif self.kind == "boundaries":
             facts["boundaries"] = _edges(self._config).tolist()
@@ -108,12 +109,11 @@ def create_bucketizer(config: Any, *, farm_hash: bool = False) -> Bucketizer | N
 
     Raises:
         ConfigError: the parts disagree, or a vocabulary cannot be used.
-        Unsupported: growing tables (zch, dynamicemb).
     """
+    spec = hash_table_spec(config)
+    if spec is not None:
+        return Bucketizer(spec.kind, spec.num_rows, farm_hash=farm_hash)
     known = config.DESCRIPTOR.fields_by_name
-    for growing in GROWING:
-        if growing in known and config.HasField(growing):
-            raise Unsupported(f"growing tables ({growing}) come with a later version")
     makers = {
         "vocab_list": _from_list,
         "vocab_dict": _from_dict,

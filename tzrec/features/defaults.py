@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from tzrec.config.feature_facts import GROWING
 from tzrec.errors import ConfigError
 from tzrec.features import generation
 from tzrec.fg.handler import FgHandler
@@ -50,7 +51,8 @@ def encoded_default(feature: BaseFeature) -> list[int] | list[float] | None:
 
 
 def _checked_ids(feature: BaseFeature, ids: list[int]) -> list[int]:
-    rows = feature.bucketizer.rows if feature.bucketizer is not None else None
+    maker = feature.bucketizer
+    rows = maker.rows if maker is not None and maker.kind not in GROWING else None
     bad = [number for number in ids if number < 0 or (rows is not None and number >= rows)]
     if bad:
         limit = f"0 to {rows - 1}" if rows is not None else "not negative"

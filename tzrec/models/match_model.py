@@ -84,7 +84,7 @@ class MatchModel(BaseModel):
         self.item_frequency: ItemFrequency | None = None
         if self._negatives.logq_correction and self._in_batch and self._item_id is not None:
             self.item_frequency = ItemFrequency(
-                self._item_id.num_embeddings,
+                self._item_id.id_limit,
                 num_entries=self._negatives.frequency_entries,
                 decay=self._negatives.frequency_decay,
             )

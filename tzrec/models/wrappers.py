@@ -2,7 +2,6 @@
 
 # No postponed annotations: the tracer copies those of ScriptWrapper.forward for TorchScript.
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 from tzrec.batch import Batch
 from tzrec.datasets.data_parser import DataParser
 from tzrec.errors import ConfigError, did_you_mean
+from tzrec.models.precision import autocast, check_precision
 
-_PRECISIONS = {"BF16": torch.bfloat16, "FP16": torch.float16}
 _CPU = torch.device("cpu")
 
 
@@ -43,7 +42,7 @@ class TrainWrapper(nn.Module):
         self.model.init_loss()
         self.model.init_metric()
         self._device_type = (device or _CPU).type
-        self._precision = _check_precision(mixed_precision)
+        self._precision = check_precision(mixed_precision)
 
     def forward(
         self, batch: Batch
@@ -86,7 +85,7 @@ class PredictWrapper(nn.Module):
         super().__init__()
         self.model = module
         self._device = device or _CPU
-        self._precision = _check_precision(mixed_precision)
+        self._precision = check_precision(mixed_precision)
         self._output_cols = list(output_cols) if output_cols is not None else None
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Batch]:
@@ -176,19 +175,6 @@ class _OnDevice(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._data)
-
-
-def _check_precision(name: str | None) -> str:
-    if name and name not in _PRECISIONS:
-        raise ConfigError(f"mixed_precision is {name!r}, it must be BF16, FP16 or empty")
-    return name or ""
-
-
-def autocast(device_type: str, mixed_precision: str) -> Any:
-    """Returns the context of ``BF16``, ``FP16``, or of no autocast for ``""``."""
-    if not mixed_precision:
-        return contextlib.nullcontext()
-    return torch.autocast(device_type, dtype=_PRECISIONS[mixed_precision])
 
 
 def _detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tzrec.errors import ConfigError
+from tzrec.modules.linear import Linear
 
 
 class Cross(nn.Module):
@@ -96,9 +97,9 @@ class CrossV2(nn.Module):
         self._output_dim = input_dim
         self.layers: Any = nn.ModuleList()
         for _ in range(cross_num):
-            linear = nn.Linear(low_rank or input_dim, input_dim, device=device)
+            linear = Linear(low_rank or input_dim, input_dim, device=device)
             if low_rank:
-                down = nn.Linear(input_dim, low_rank, bias=False, device=device)
+                down = Linear(input_dim, low_rank, bias=False, device=device)
                 self.layers.append(nn.Sequential(down, linear))
             else:
                 self.layers.append(linear)

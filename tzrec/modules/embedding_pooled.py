@@ -19,8 +19,10 @@ from tzrec.batch import Batch, UserRows, user_rows_of
 from tzrec.errors import ConfigError
 from tzrec.features.feature import BaseFeature
 from tzrec.modules.columns import ColumnPlan
+from tzrec.modules.deferred_tables import table_device
 from tzrec.modules.dense_embedding_collection import DenseEmbeddingCollection, DenseEmbeddingConfig
 from tzrec.modules.embedding_tables import TablePlan, TableUse, dense_embedding_config
+from tzrec.modules.hash_tables.collections import HashTables, split_tables
 
 
 @dataclasses.dataclass
@@ -42,7 +44,8 @@ class PooledGroup:
 class _Part:
     """Columns of a group that come from one feature."""
 
-    # sparse, mean (a sum that is divided by the number of ids), dense or dense_emb
+    # sparse, mean (a sum that is divided by the number of ids), dense or dense_emb; with hash
+    # tables hash_sparse or hash_mean
     kind: str
     feature: str
     key: str
@@ -94,12 +97,18 @@ class EmbeddingGroupImpl(nn.Module):
         weighted = any(feature.is_weighted for _, feature, use in uses if use)
         means = _sum_instead_of_mean(tables) if weighted else set()
 
+        tables, hashed = split_tables(tables)
+        self._hashed = {feature for table in hashed for feature in table.feature_names}
+
         self._parts: dict[str, list[_Part]] = {group.name: [] for group in groups}
         for group, feature, use in uses:
             if use is not None:
                 dim = group.use.wide_dim if group.use.wide else feature.embedding_dim
                 kind = "mean" if use[1] in means else "sparse"
-                part = _Part(kind, feature.name, plan.key(*use), dim)
+                key = plan.key(*use)
+                part = _Part(
+                    f"hash_{kind}" if key in self._hashed else kind, feature.name, key, dim
+                )
             elif feature.name in dense_embs:
                 part = _Part("dense_emb", feature.name, feature.name, feature.embedding_dim)
             else:
@@ -108,7 +117,17 @@ class EmbeddingGroupImpl(nn.Module):
         self._plan_columns(tables)
         self._needs_dense = bool(dense_embs) or bool(self._dense.keys)
         if tables:
-            self.ebc = EmbeddingBagCollection(tables, is_weighted=weighted, device=_device(device))
+            where = table_device(tables, _device(device))
+            self.ebc = EmbeddingBagCollection(tables, is_weighted=weighted, device=where)
+        if hashed:
+            self.mc_ebc = HashTables(
+                EmbeddingBagCollection(
+                    hashed, is_weighted=weighted, device=table_device(hashed, _device(device))
+                ),
+                data_group,
+                weighted=weighted,
+                device=_device(device),
+            )
         if dense_embs:
             self.dense_ec = DenseEmbeddingCollection(dense_embs, device=device)
 
@@ -152,7 +171,9 @@ class EmbeddingGroupImpl(nn.Module):
 
     def lookup(self, batch: Batch) -> Any:
         """Starts the lookup; the result of a sharded collection arrives later."""
-        return self.ebc(batch.sparse_features[self._data_group]) if self._sparse.keys else None
+        ids = batch.sparse_features[self._data_group] if self._sparse.keys or self._hashed else None
+        plain = self.ebc(ids) if self._sparse.keys else None
+        return (plain, self.mc_ebc(ids)) if self._hashed else plain
 
     def forward(
         self,
@@ -169,12 +190,15 @@ class EmbeddingGroupImpl(nn.Module):
         """
         if looked_up is None:
             looked_up = self.lookup(batch)
+        hashed: Any = None
+        if self._hashed:
+            looked_up, hashed = looked_up
         dense: Any = batch.dense_features[self._data_group] if self._needs_dense else None
         extras: list[Tensor] = []
         if self._dense.keys:
             runs = self._dense.regroup(dense, [])
             extras = [runs[i] for i in range(len(self._dense.groups))]
-        extras += self._compute(batch, looked_up, dense)
+        extras += self._compute(batch, (looked_up, hashed), dense)
         plan, users = self._sparse, user_rows_of(batch)
         if users is not None:
             of_users, plan = self._without_users(users, len(extras))
@@ -221,23 +245,26 @@ class EmbeddingGroupImpl(nn.Module):
         of_users = ColumnPlan.of(keys, widths, [list(run) for run in runs])
         return of_users, ColumnPlan.of(keys, widths, groups)
 
-    def _compute(self, batch: Batch, looked_up: Any, dense: Any) -> list[Tensor]:
-        """Returns the columns of ``_computed``."""
+    def _compute(self, batch: Batch, looked_up: tuple[Any, Any], dense: Any) -> list[Tensor]:
+        """Returns the columns of ``_computed``; ``looked_up`` are plain and hash tables."""
         users = user_rows_of(batch)
         kinds = {part.kind for part in self._computed}
         embedded = self.dense_ec(dense.to_dict()) if "dense_emb" in kinds else {}
-        pooled = looked_up.to_dict() if "mean" in kinds else {}
-        ids = batch.sparse_features[self._data_group].to_dict() if "mean" in kinds else {}
+        pooled = looked_up[0].to_dict() if "mean" in kinds else {}
+        hashed = looked_up[1].to_dict() if self._hashed else {}
+        means = kinds & {"mean", "hash_mean"}
+        ids = batch.sparse_features[self._data_group].to_dict() if means else {}
         result = []
         for part in self._computed:
             if part.kind == "dense_emb":
                 result.append(embedded[part.key])
-            else:
-                length = ids[part.feature].lengths().clamp(min=1).unsqueeze(1)
-                mean = pooled[part.key] / length
-                if users is not None and part.feature in users.features:
-                    mean = mean.index_select(0, users.owners)
-                result.append(mean)
+                continue
+            column = (hashed if part.key in self._hashed else pooled)[part.key]
+            if part.kind in means:
+                column = column / ids[part.feature].lengths().clamp(min=1).unsqueeze(1)
+            if users is not None and part.feature in users.features:
+                column = column.index_select(0, users.owners)
+            result.append(column)
         return result
 
 

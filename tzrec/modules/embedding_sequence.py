@@ -15,8 +15,10 @@ from tzrec.batch import Batch, JaggedTensor, UserRows, user_rows_of
 from tzrec.errors import ConfigError
 from tzrec.features.feature import BaseFeature
 from tzrec.modules import jagged
+from tzrec.modules.deferred_tables import table_device
 from tzrec.modules.dense_embedding_collection import DenseEmbeddingCollection, DenseEmbeddingConfig
 from tzrec.modules.embedding_tables import TablePlan, TableUse, dense_embedding_config
+from tzrec.modules.hash_tables.collections import HashTables, split_tables
 from tzrec.ops import tiling
 
 
@@ -104,7 +106,17 @@ class SequenceEmbeddingGroupImpl(nn.Module):
             p.kind != "sparse" for query in self._queries.values() for p in query
         )
         self._has_dense_emb = bool(dense_embs)
-        self.ec_dict = _collections(plan.configs(), device)
+        tables, hashed = split_tables(plan.configs())
+        self._hashed = {key for table in hashed for key in table.feature_names}
+        self.ec_dict = _collections(tables, device)
+        if hashed:
+            where = torch.device(device) if device is not None else None
+            self.mc_ec_dict = nn.ModuleDict(
+                {
+                    dim: HashTables(collection, data_group, weighted=False, device=where)
+                    for dim, collection in _collections(hashed, device).items()
+                }
+            )
         if dense_embs:
             self.dense_ec = DenseEmbeddingCollection(dense_embs, device=device)
 
@@ -117,7 +129,16 @@ class SequenceEmbeddingGroupImpl(nn.Module):
 
     def lookup(self, batch: Batch) -> list[Any]:
         """Starts the lookups; the results of sharded collections arrive later."""
-        return [ec(batch.sparse_features[self._data_group]) for ec in self.ec_dict.values()]
+        ids = batch.sparse_features[self._data_group] if self._named_collections else None
+        return [collection(ids) for _, collection in self._named_collections]
+
+    @property
+    def _named_collections(self) -> list[tuple[tuple[str, bool], Any]]:
+        """((dim, whether of hash tables), collection), in the order of `lookup`."""
+        found = [((dim, False), collection) for dim, collection in self.ec_dict.items()]
+        if self._hashed:
+            found += [((dim, True), collection) for dim, collection in self.mc_ec_dict.items()]
+        return found
 
     def forward(self, batch: Batch, looked_up: list[Any] | None = None) -> dict[str, Tensor]:
         """Returns the outputs of all groups.
@@ -210,7 +231,9 @@ class _Rows:
     ) -> None:
         data_group = impl._data_group
         self._users = user_rows_of(batch)
-        self._collections = dict(zip(impl.ec_dict, looked_up, strict=True))
+        self._hashed = impl._hashed
+        keys = [key for key, _ in impl._named_collections]
+        self._collections = dict(zip(keys, looked_up, strict=True))
         self._sequence_dense: Any = batch.sequence_dense_features
         self._ids: Any = {}
         self._elements: Any = {}
@@ -226,7 +249,8 @@ class _Rows:
 
     def _looked_up(self, part: _Part) -> tuple[Tensor, Tensor]:
         """Returns the rows (ids, dim), times their weights, and the ids per row (B,)."""
-        found: JaggedTensor = self._collections[str(part.dim)][part.key]
+        key = (str(part.dim), part.key in self._hashed)
+        found: JaggedTensor = self._collections[key][part.key]
         values = found.values()
         if part.weighted:
             values = values * self._ids[part.feature].weights().unsqueeze(1)
@@ -312,5 +336,8 @@ def _collections(tables: list[Any], device: torch.device | str | None) -> nn.Mod
         by_dim.setdefault(table.embedding_dim, []).append(table)
     where = torch.device(device) if device is not None else None
     return nn.ModuleDict(
-        {str(dim): EmbeddingCollection(tables=group, device=where) for dim, group in by_dim.items()}
+        {
+            str(dim): EmbeddingCollection(tables=group, device=table_device(group, where))
+            for dim, group in by_dim.items()
+        }
     )

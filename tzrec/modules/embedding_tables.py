@@ -79,6 +79,7 @@ class TablePlan:
         new = _Table(
             dataclasses.replace(config, **wanted), bool(feature.trainable), use, feature.name
         )
+        new.config.hash_table = getattr(feature, "hash_table", None)
         name = new.config.name
         old = self._tables.setdefault(name, new)
         if old is not new:
@@ -95,7 +96,7 @@ class TablePlan:
         return feature if len(self._tables_of[feature]) == 1 else f"{feature}@{table}"
 
     def configs(self) -> list[TableConfig]:
-        """Returns the tables; each config carries its ``trainable`` flag as an attribute."""
+        """Returns the tables; each config carries ``trainable`` and ``hash_table``."""
         configs = []
         for table in self._tables.values():
             table.config.trainable = table.trainable
@@ -123,6 +124,8 @@ def _check_shareable(old: _Table, new: _Table) -> None:
         different.append(
             f"init_fn {_init_text(old.config.init_fn)} and {_init_text(new.config.init_fn)}"
         )
+    if old.config.hash_table != new.config.hash_table:
+        different.append(f"hash table {old.config.hash_table} and {new.config.hash_table}")
     if old.trainable != new.trainable:
         different.append(f"trainable {old.trainable} and {new.trainable}")
     if different:

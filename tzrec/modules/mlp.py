@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tzrec.errors import ConfigError
 from tzrec.modules.activation import Dice, get_activation
 from tzrec.modules.batch_norm import BatchNorm
+from tzrec.modules.linear import Linear
 
 
 class Perceptron(nn.Module):
@@ -55,7 +56,7 @@ class Perceptron(nn.Module):
         self._out_features = out_features
         self._dim = dim
         layers: list[nn.Module] = [
-            nn.Linear(in_features, out_features, bias=bias and not use_bn, device=device)
+            Linear(in_features, out_features, bias=bias and not use_bn, device=device)
         ]
         if use_bn:
             layers.append(BatchNorm(out_features, device=device))

@@ -22,7 +22,10 @@ from tzrec.optim.optimizer_builder import (
     DenseSpec,
     create_dense_optimizer,
     create_part_optimizers,
+    create_sparse_optimizer,
 )
+from tzrec.optim.replicated_tables import ReplicatedTables, replicated_tables
+from tzrec.optim.sparse_parameters import split_sparse_parameters
 from tzrec.options import current_rank
 from tzrec.protos.train_pb2 import TrainConfig
 
@@ -162,10 +165,15 @@ class TZRecOptimizer:
             self.num_overflows += 1
             self._tables.drop()
             return
-        parameters = [parameter for optimizer in ready for parameter in _parameters(optimizer)]
+        parameters = [
+            parameter
+            for optimizer in ready
+            if not isinstance(optimizer, ReplicatedTables)
+            for parameter in _parameters(optimizer)
+        ]
         self._options.regularise(parameters)
         if self.on_gradients is not None:
-            self.on_gradients(self._named_gradients())
+            self.on_gradients(self._named_gradients(dense_only=True))
             self.on_gradients = None
         self._options.clip(parameters)
         self._tables.apply()
@@ -208,11 +216,16 @@ class TZRecOptimizer:
     def _inner(self) -> list[torch.optim.Optimizer]:
         return [wrapper._optimizer for wrapper in self._dense]
 
-    def _named_gradients(self) -> dict[str, Tensor]:
-        """Returns parameter name → gradient of the dense parameters that have one."""
+    def _named_gradients(self, *, dense_only: bool = False) -> dict[str, Tensor]:
+        """Returns parameter name → gradient of the dense parameters that have one.
+
+        Args:
+            dense_only: without embedding tables that every rank holds whole.
+        """
         return {
             name: parameter.grad
             for wrapper in self._dense
+            if not (dense_only and isinstance(wrapper._optimizer, ReplicatedTables))
             for name, parameter in wrapper.params.items()
             if parameter.grad is not None
         }
@@ -289,9 +302,12 @@ def build_optimizer(model: Any, train_config: TrainConfig) -> TZRecOptimizer:
     """
     fused = model.fused_optimizer
     schedules = []
-    if fused.params:
-        schedules.append(create_scheduler(fused, train_config.sparse_optimizer))
-    dense = []
+    replicated = _replicated(model, train_config)
+    if fused.params or replicated:
+        # One schedule, however the tables are placed.
+        of_tables = CombinedOptimizer([fused, *replicated])
+        schedules.append(create_scheduler(of_tables, train_config.sparse_optimizer))
+    dense = list(replicated)
     assigned = _assign(model, train_config)
     for spec, parameters in assigned:
         optimizer = KeyedOptimizerWrapper(parameters, spec.build)
@@ -316,6 +332,20 @@ def build_optimizer(model: Any, train_config: TrainConfig) -> TZRecOptimizer:
     )
 
 
+def _replicated(model: nn.Module, train_config: TrainConfig) -> list[KeyedOptimizerWrapper]:
+    """Returns the optimizer of the tables that every rank holds whole, if there are any."""
+    tables = replicated_tables(model)
+    if not tables:
+        return []
+    rule = create_sparse_optimizer(train_config.sparse_optimizer)
+    names = [name.split(".")[-2] for name in tables]
+    return [
+        KeyedOptimizerWrapper(
+            tables, lambda parameters: ReplicatedTables(parameters, rule=rule, names=names)
+        )
+    ]
+
+
 def _assign(
     model: Any, train_config: TrainConfig
 ) -> list[tuple[DenseSpec, dict[str, nn.Parameter]]]:
@@ -324,8 +354,9 @@ def _assign(
     parts = create_part_optimizers(train_config.dense_optimizer)
     assigned: list[tuple[DenseSpec, dict[str, nn.Parameter]]] = [(main, {})]
     assigned += [(part, {}) for part in parts]
+    tables = {id(weight) for part in split_sparse_parameters(model) for weight in part}
     for name, parameter in in_backward_optimizer_filter(model.named_parameters()):
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or id(parameter) in tables:
             continue
         matches = [
             p for s, p in assigned[1:] if s.pattern is not None and s.pattern.fullmatch(name)

@@ -23,9 +23,9 @@ _FILE = "connections"
 _CLOSED = -1
 # A worker that is ahead looks again after the pause; when nobody came for so long, it accepts.
 _PAUSE_SECONDS = 0.002
-_PATIENCE_SECONDS = 0.02
+_PATIENCE_SECONDS = 0.1
 # A wait that began longer ago was for another connection.
-_STALE_SECONDS = 0.1
+_STALE_SECONDS = 0.5
 _WITHOUT_FILES_SECONDS = 1.0
 
 

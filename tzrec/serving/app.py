@@ -53,12 +53,15 @@ Handler = Callable[["Request", Take], Awaitable["Response"]]
 T = TypeVar("T")
 
 
-def create_app(engine: Engine, options: ServeOptions) -> Starlette:
+def create_app(
+    engine: Engine, options: ServeOptions, *, is_full: Callable[[], bool] = lambda: False
+) -> Starlette:
     """Returns the application.
 
     Args:
         engine: not started; what it does is counted from now on.
         options: limits and token.
+        is_full: whether there are more connections than may be.
 
     Raises:
         MissingDependencyError: a package for serving is not installed.
@@ -90,8 +93,16 @@ def create_app(engine: Engine, options: ServeOptions) -> Starlette:
             *docs_routes(),
             *page_routes(),
         ],
-        middleware=[Middleware(http.Guard, options=options, metrics=metrics, protected=_PROTECTED)],
-        exception_handlers=http.exception_handlers(),
+        middleware=[
+            Middleware(
+                http.Guard,
+                options=options,
+                metrics=metrics,
+                protected=_PROTECTED,
+                is_full=is_full,
+            )
+        ],
+        exception_handlers=http.exception_handlers(metrics),
     )
     # A redirect would send clients to whatever their Host header says.
     app.router.redirect_slashes = False
@@ -107,7 +118,7 @@ class _Api:
         self._metrics = metrics
         self._bodies = http.Bodies(options)
         # A large body takes many times its size while it is read, and the interpreter all along.
-        self._readers = anyio.CapacityLimiter(options.threads)
+        self._readers = anyio.CapacityLimiter(max(1, options.threads))
 
     def counted(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         """Returns a handler whose request holds its body, as far as that is bounded."""
@@ -125,10 +136,11 @@ class _Api:
         rows: Rows = query.rows
         more: dict[str, pa.Array] = {}
         with http.unless_gone(request), _Blame(rows, servable, PREDICT, self._options):
-            outputs = await self._scores_of(rows, servable)
+            end = self._engine.end()
+            outputs = await self._scores_of(rows, servable, end)
             if query.features:
                 more[DEBUG_COLUMN] = await self._engine.call(
-                    servable.features_text, rows.all_columns, rows=rows.num_rows
+                    servable.features_text, rows.all_columns, rows=rows.num_rows, end=end
                 )
         names = [*query.outputs]
         if TARGET_REPEAT_INTERLEAVE_KEY in outputs:
@@ -142,15 +154,17 @@ class _Api:
             lambda columns: {"outputs": columns},
         )
 
-    async def _scores_of(self, rows: Rows, servable: Servable) -> dict[str, np.ndarray]:
+    async def _scores_of(self, rows: Rows, servable: Servable, end: float) -> dict[str, np.ndarray]:
         if not rows.num_rows:
             return servable.predict(rows.all_columns)
         if rows.context and servable.is_tiled:
             found: dict[str, np.ndarray] = await self._engine.call(
-                servable.predict_request, rows.context, rows.columns, rows=rows.num_rows
+                servable.predict_request, rows.context, rows.columns, rows=rows.num_rows, end=end
             )
             return found
-        scored = await self._engine.predict(rows.all_columns, rows=rows.num_rows, servable=servable)
+        scored = await self._engine.predict(
+            rows.all_columns, rows=rows.num_rows, servable=servable, end=end
+        )
         return scored.outputs
 
     async def retrieve(self, request: Request, take: Take) -> Response:

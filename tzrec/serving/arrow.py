@@ -185,23 +185,29 @@ def rows_of_table(table: pa.Table, columns: Sequence[Column], options: ServeOpti
 def _typed(array: pa.Array, column: Column, options: ServeOptions) -> pa.Array:
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    name, target = column.name, column.type
+    name = column.name
     if types.is_dictionary(array.type):
         array = _decoded(array, name, options)
-    found = accepted_type(array.type)
-    if found is None or (target is not None and not _same_kind(found, target)):
-        wanted = "" if target is None else f", must be {target}"
-        raise invalid("wrong_type", f"{name}: is of type {array.type}{wanted}", name)
-    try:
-        array = cast_column(array, target or found, name)
-    except DataError as error:
-        raise invalid("out_of_range", error.message, name) from None
+    if array.type != column.type:
+        array = _cast(array, column)
     if array.null_count and not column.nullable:
         row = int(array.is_null().to_numpy(zero_copy_only=False).argmax())
         raise invalid("null", "must not be null", f"{name}[{row}]")
     for leaf in _leaves(array):
         _check_leaf(leaf, name, options)
     return array
+
+
+def _cast(array: pa.Array, column: Column) -> pa.Array:
+    name, target = column.name, column.type
+    found = accepted_type(array.type)
+    if found is None or (target is not None and not _same_kind(found, target)):
+        wanted = "" if target is None else f", must be {target}"
+        raise invalid("wrong_type", f"{name}: is of type {array.type}{wanted}", name)
+    try:
+        return cast_column(array, target or found, name)
+    except DataError as error:
+        raise invalid("out_of_range", error.message, name) from None
 
 
 def _decoded(array: pa.DictionaryArray, name: str, options: ServeOptions) -> pa.Array:
@@ -236,14 +242,14 @@ def _same_kind(found: pa.DataType, target: pa.DataType) -> bool:
 
 def _leaves(array: pa.Array) -> Iterable[pa.Array]:
     """Yields the flat values inside lists and maps."""
-    if types.is_map(array.type):
+    if not types.is_nested(array.type):
+        yield array
+    elif types.is_map(array.type):
         first, last = array.offsets[0].as_py(), array.offsets[len(array)].as_py()
         yield from _leaves(array.keys.slice(first, last - first))
         yield from _leaves(array.items.slice(first, last - first))
-    elif is_list(array.type):
-        yield from _leaves(array.flatten())
     else:
-        yield array
+        yield from _leaves(array.flatten())
 
 
 def _check_leaf(leaf: pa.Array, name: str, options: ServeOptions) -> None:
@@ -255,7 +261,8 @@ def _check_leaf(leaf: pa.Array, name: str, options: ServeOptions) -> None:
             name,
         )
     if types.is_floating(leaf.type):
-        numbers = leaf.drop_null().to_numpy(zero_copy_only=False)
+        present = leaf.drop_null() if leaf.null_count else leaf
+        numbers = present.to_numpy(zero_copy_only=False)
         if not np.isfinite(numbers).all():
             raise invalid(
                 "not_finite",

@@ -121,7 +121,7 @@ class Batcher:
             self._queue.clear()
             self._queued_rows = 0
             self._changed.notify_all()
-        _deliver([(job, NotReady("the server is going")) for job in waiting])
+        self._deliver([(job, NotReady("the server is going")) for job in waiting])
         end = time.monotonic() + seconds
         for thread in self._threads:
             if thread.is_alive():
@@ -159,11 +159,15 @@ class Batcher:
                 self._refuse_if_full(job)
             self._queue.append(job)
             self._queued_rows += job.rows
-            self._changed.notify()
+            self._wake(job.loop)
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Has somebody take from the queue, whose lock is held."""
+        self._changed.notify()
 
     def _refuse_if_full(self, job: Job) -> None:
         row_seconds = self._spent_seconds / self._spent_rows
-        wait = self._queued_rows * row_seconds / self._options.threads
+        wait = self._queued_rows * row_seconds / max(1, self._options.threads)
         if self._queued_rows + job.rows <= self._options.max_queue_rows:
             if time.monotonic() + wait < job.deadline:
                 return
@@ -178,19 +182,29 @@ class Batcher:
                 batch = self._take()
             if batch is None:
                 return
-            try:
-                self._run(batch)
-            except Exception:  # an observer's: the thread has to go on
-                logger.exception("after a model call")
-            finally:
-                self._running.pop(threading.get_ident(), None)
+            self._run_safely(batch)
             # Else the last batch stays alive until the next one comes.
             del batch
 
-    def _take(self) -> list[Job] | None:
-        """Waits for jobs that go together; None when the batcher is closed."""
+    def _run_safely(self, batch: Sequence[Job]) -> None:
+        try:
+            self._run(batch)
+        except Exception:  # an observer's: the thread has to go on
+            logger.exception("after a model call")
+        finally:
+            self._running.pop(threading.get_ident(), None)
+
+    def _take(self, *, wait: bool = True) -> list[Job] | None:
+        """Takes jobs that go together.
+
+        Args:
+            wait: for a first job, and for others to merge with it.
+
+        Returns:
+            The jobs; None when the batcher is closed, or without waiting there is none.
+        """
         with self._changed:
-            first = self._next()
+            first = self._next(wait)
             if first is None:
                 return None
             batch, rows = [first], first.rows
@@ -199,7 +213,7 @@ class Batcher:
             while can_merge and rows < self._options.max_batch_rows:
                 if not self._queue:
                     left = patience - time.monotonic()
-                    if left <= 0 or self._closed:
+                    if left <= 0 or self._closed or not wait:
                         break
                     self._changed.wait(left)
                     continue
@@ -213,9 +227,11 @@ class Batcher:
                     rows += following.rows
             return batch
 
-    def _next(self) -> Job | None:
+    def _next(self, wait: bool) -> Job | None:
         while not self._closed:
             if not self._queue:
+                if not wait:
+                    return None
                 self._changed.wait()
                 continue
             job = self._pop()
@@ -244,7 +260,7 @@ class Batcher:
         seconds = time.monotonic() - started
         self._spent_seconds = self._spent_seconds * _OLDER + seconds
         self._spent_rows = self._spent_rows * _OLDER + rows
-        _deliver(list(zip(batch, results, strict=True)))
+        self._deliver(list(zip(batch, results, strict=True)))
         self.observer.on_batch(
             requests=len(batch), rows=rows, seconds=seconds, waited=started - batch[0].arrived
         )
@@ -266,6 +282,17 @@ class Batcher:
             return [job.model.predict(job.columns) for job in batch if job.model is not None]
         return _cut(outputs, [job.rows for job in batch])
 
+    def _deliver(self, results: Sequence[tuple[Job, Any]]) -> None:
+        """Hands results to the event loop that waits for them, with one wake-up."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
+        for job, result in results:
+            by_loop.setdefault(job.loop, []).append((job, result))
+        for loop, own in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(resolve, own)
+            except RuntimeError:  # the loop is closed: nobody waits
+                logger.debug("%d results came after the server had gone", len(own))
+
     def _note_shape(self, model: Model, outputs: Outputs, rows: int) -> bool:
         is_row_wise = all(value.shape[:1] == (rows,) for value in outputs.values())
         if not is_row_wise:
@@ -282,19 +309,8 @@ def _cut(outputs: Outputs, lengths: Sequence[int]) -> list[dict[str, np.ndarray]
     ]
 
 
-def _deliver(results: Sequence[tuple[Job, Any]]) -> None:
-    """Hands results to the event loop that waits for them, with one wake-up."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
-    for job, result in results:
-        by_loop.setdefault(job.loop, []).append((job, result))
-    for loop, own in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_resolve, own)
-        except RuntimeError:  # the loop is closed: nobody waits
-            logger.debug("%d results came after the server had gone", len(own))
-
-
-def _resolve(results: Sequence[tuple[Job, Any]]) -> None:
+def resolve(results: Sequence[tuple[Job, Any]]) -> None:
+    """Gives results to those that still wait for them; for the event loop."""
     for job, result in results:
         if job.future.done():
             continue

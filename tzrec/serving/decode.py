@@ -150,7 +150,7 @@ def _read_objects(
     if not rows:
         return {name: read_values([], wanted[name], str, options) for name in names}, 0
     arrays = {
-        name: read_values(list(values), wanted[name], _Place(path, name), options)
+        name: read_values(values, wanted[name], _Place(path, name), options)
         for name, values in zip(names, cells, strict=False)
     }
     return arrays, len(rows)

@@ -15,6 +15,7 @@ import numpy as np
 from tzrec.errors import DataError, FeatureError
 from tzrec.serving.batcher import Batcher, Columns, Job
 from tzrec.serving.faults import DeadlineExceeded, Fault
+from tzrec.serving.inline_batcher import InlineBatcher
 from tzrec.serving.observer import Observer
 from tzrec.serving.options import ServeOptions
 from tzrec.serving.slot import Load, Slot
@@ -83,7 +84,8 @@ class Engine:
         self.options = options
         self.source = source if isinstance(source, Source) else Source(source)
         self._observer = observer or Observer()
-        self._batcher = Batcher(options, self._observer)
+        kind = Batcher if options.threads else InlineBatcher
+        self._batcher = kind(options, self._observer)
         self._slot = Slot(
             self.source,
             load,
@@ -163,13 +165,17 @@ class Engine:
             version=state.version, is_ready=state.is_ready, queued_rows=state.queued_rows
         )
 
-    async def predict(self, columns: Columns, *, rows: int, servable: Any = None) -> Scored:
+    async def predict(
+        self, columns: Columns, *, rows: int, servable: Any = None, end: float | None = None
+    ) -> Scored:
         """Scores columns, merged with other requests; a large request goes in slices.
 
         Args:
             columns: Arrow arrays of ``rows`` entries.
             rows: how many.
             servable: that the columns were decoded for; None takes the current one.
+            end: time of `time.monotonic` at which the request is given up; None = after the
+                time that a request has, from now on.
 
         Raises:
             Overloaded: too much waits.
@@ -178,7 +184,7 @@ class Engine:
             TzrecError: what the servable raises: the rows are wrong.
         """
         servable = self.servable if servable is None else servable
-        end = time.monotonic() + self.options.request_timeout
+        end = self.end() if end is None else end
         step = self.options.max_batch_rows
         submit = functools.partial(self._submit, deadline=end, model=servable)
         if rows <= step or not self._batcher.is_row_wise(servable):
@@ -198,19 +204,26 @@ class Engine:
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Scored(servable.version, outputs)
 
-    async def call(self, function: Callable[..., Any], *args: Any, rows: int = 1) -> Any:
+    def end(self) -> float:
+        """Returns the time of `time.monotonic` at which a request of now is given up."""
+        return time.monotonic() + self.options.request_timeout
+
+    async def call(
+        self, function: Callable[..., Any], *args: Any, rows: int = 1, end: float | None = None
+    ) -> Any:
         """Runs a function on a model thread, bounded and in time like `predict`, unmerged.
 
         Args:
             function: e.g. a method of the servable that the request holds.
             args: its arguments.
             rows: how many rows it counts for in the queue.
+            end: as in `predict`.
 
         Raises:
             Overloaded, DeadlineExceeded, NotReady: as `predict`.
             Exception: what the function raises.
         """
-        end = time.monotonic() + self.options.request_timeout
+        end = self.end() if end is None else end
         return await self._submit(rows, deadline=end, function=functools.partial(function, *args))
 
     async def _submit(
@@ -225,6 +238,7 @@ class Engine:
             return await job.future
         except Fault as fault:
             self._observer.on_fault(fault.code)
+            fault.is_counted = True
             raise
         finally:
             if timer is not None:

@@ -11,11 +11,13 @@ class Fault(ServingError):  # noqa: N818 (its subclasses say what happened)
     Attributes:
         status: of HTTP.
         code: name of the fault in answers and metrics.
+        is_counted: metrics have been told of it.
         retry_after: whole seconds after which to try again, None where that is not known.
     """
 
     status = 503
     code = "unavailable"
+    is_counted = False  # whether metrics know of it
 
     def __init__(
         self, message: str = "", *, hint: str = "", retry_after: int | None = None
@@ -36,6 +38,13 @@ class DeadlineExceeded(Fault):
 
     status = 504
     code = "deadline_exceeded"
+
+
+class TooManyConnections(Fault):
+    """This worker has more connections than it may: try again, another one may take it."""
+
+    status = 503
+    code = "too_many_connections"
 
 
 class NotReady(Fault):

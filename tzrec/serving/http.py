@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import logging
 import secrets
@@ -16,7 +17,7 @@ import orjson
 
 from tzrec.serving.arrow import ARROW_STREAM
 from tzrec.serving.errors import RequestError, error_body, of_fault
-from tzrec.serving.faults import Fault, Overloaded
+from tzrec.serving.faults import Fault, Overloaded, TooManyConnections
 from tzrec.serving.metrics import Metrics
 from tzrec.serving.options import ServeOptions
 
@@ -31,6 +32,8 @@ logger = logging.getLogger("tzrec")
 JSON = "application/json"
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _OTHER_ROUTE = "other"
+# What tells how the server is.
+_ALWAYS = ("/health", "/ready", "/metrics")
 # Bytes of all bodies that requests hold at a time, as a multiple of the largest one.
 _MOST_BODIES = 16
 _CLOSED_BY_CLIENT = 499
@@ -229,12 +232,21 @@ class Guard:
         options: with the token.
         metrics: told of each request.
         protected: paths, and beginnings of paths that end with ``/``, that need the token.
+        is_full: whether there are more connections than may be; only what watches the server is
+            answered then.
     """
 
     def __init__(
-        self, app: ASGIApp, *, options: ServeOptions, metrics: Metrics, protected: Sequence[str]
+        self,
+        app: ASGIApp,
+        *,
+        options: ServeOptions,
+        metrics: Metrics,
+        protected: Sequence[str],
+        is_full: Callable[[], bool],
     ) -> None:
         self._app = app
+        self._is_full = is_full
         self._token = f"Bearer {options.token}".encode() if options.token else b""
         self._metrics = metrics
         self._protected = frozenset(path for path in protected if not path.endswith("/"))
@@ -256,7 +268,10 @@ class Guard:
 
         self._metrics.on_flight(1)
         try:
-            if self._is_refused(scope):
+            if self._is_full() and scope["path"] not in _ALWAYS:
+                self._metrics.on_fault(TooManyConnections.code)
+                await _full()(scope, receive, noting_send)
+            elif self._is_refused(scope):
                 await _unauthorized()(scope, receive, noting_send)
             else:
                 await self._app(scope, receive, noting_send)
@@ -291,6 +306,15 @@ def _unauthorized() -> Response:
     )
 
 
+def _full() -> Response:
+    fault = TooManyConnections(
+        "this worker has as many connections as it may", hint="try again later", retry_after=1
+    )
+    error = of_fault(fault)
+    error.headers["Connection"] = "close"
+    return error_response(error)
+
+
 def _internal(number: str) -> Response:
     body = error_body(
         "internal", f"something went wrong in the server; its log says more under {number}"
@@ -318,7 +342,9 @@ async def _handle_request_error(_request: Request, error: RequestError) -> Respo
     return error_response(error)
 
 
-async def _handle_fault(_request: Request, error: Fault) -> Response:
+async def _handle_fault(metrics: Metrics, _request: Request, error: Fault) -> Response:
+    if not error.is_counted:  # those before the queue
+        metrics.on_fault(error.code)
     return error_response(of_fault(error))
 
 
@@ -326,14 +352,14 @@ async def _handle_disconnect(_request: Request, _error: Exception) -> Response:
     return response(b"", _CLOSED_BY_CLIENT)
 
 
-def exception_handlers() -> dict[Any, Any]:
-    """Returns exception class → what answers it."""
+def exception_handlers(metrics: Metrics) -> dict[Any, Any]:
+    """Returns exception class → what answers it; faults are counted."""
     from starlette.exceptions import HTTPException
     from starlette.requests import ClientDisconnect
 
     return {
         HTTPException: _handle_http_error,
         RequestError: _handle_request_error,
-        Fault: _handle_fault,
+        Fault: functools.partial(_handle_fault, metrics),
         ClientDisconnect: _handle_disconnect,
     }

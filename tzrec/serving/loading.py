@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import weakref
 from typing import Any
 
@@ -19,16 +18,18 @@ def load(directory: str, *, version: str = "", copies: str | None = None) -> Any
             files.
 
     Raises:
+        ServingError: the storage does not give it.
         TzrecError: see `tzrec.serving.servable.load_servable`.
     """
+    from tzrec.deploy.remote import copied
     from tzrec.serving.servable import load_servable
 
     if not storage.is_remote(directory):
         return load_servable(directory, version=version)
-    copy = tempfile.TemporaryDirectory(prefix="tzrec-model-", dir=copies)
-    storage.download_tree(directory, copy.name)
-    name = version or directory.rpartition("/")[2]
-    servable = load_servable(copy.name, version=name)
+    files = copied(directory, storage.download_tree, cache_dir=copies)
+    name = version or directory.rstrip("/").rpartition("/")[2]
+    with files.named():
+        servable = load_servable(files.directory, version=name)
     # Not every file is read while it is loaded.
-    weakref.finalize(servable, copy.cleanup)
+    weakref.finalize(servable, files.close)
     return servable

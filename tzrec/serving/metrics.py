@@ -9,7 +9,8 @@
 ``tzrec_batch_seconds``         histogram  time of the model
 ``tzrec_queue_seconds``         histogram  time that the oldest request of a batch waited
 ``tzrec_queue_rows``            gauge      rows that wait now
-``tzrec_faults_total``          counter    ``code``: overloaded, deadline_exceeded, not_ready
+``tzrec_faults_total``          counter    ``code``: overloaded, deadline_exceeded, not_ready,
+                                           too_many_connections
 ``tzrec_reloads_total``         counter    ``result``: loaded or failed
 ``tzrec_reload_seconds``        histogram  time to load and check a version
 ``tzrec_ready``                 gauge      workers to which new requests should come
@@ -22,6 +23,7 @@ Several workers share what they count through files in a directory; the environm
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from tzrec.errors import MissingDependencyError
@@ -33,6 +35,7 @@ _SECONDS = (
 _RELOAD_SECONDS = (0.5, 1, 2, 5, 10, 20, 60, 300)
 _ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000)
 _REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
+_MODEL_INFO = "model_info"
 
 
 class Metrics(Observer):
@@ -72,7 +75,7 @@ class Metrics(Observer):
             "reload_seconds", "Time to load and check a version.", _RELOAD_SECONDS
         )
         self._ready = self._gauge("ready", "Workers to which new requests should come.")
-        self._model = self._gauge("model_info", "Workers that answer with a version.", ["version"])
+        self._model = self._gauge(_MODEL_INFO, "Workers that answer with a version.", ["version"])
         self._version = ""
 
     def on_request(self, route: str, status: int, seconds: float) -> None:
@@ -94,6 +97,8 @@ class Metrics(Observer):
         if version != self._version:
             if self._version:
                 self._model.labels(self._version).set(0)
+                if not self._is_shared:  # files keep what was in them, see `_Current`
+                    self._model.remove(self._version)
             self._version = version
         if version:
             self._model.labels(version).set(1)
@@ -120,8 +125,7 @@ class Metrics(Observer):
         if self._is_shared:
             from prometheus_client import multiprocess
 
-            registry = self._library.CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry)
+            registry = _Current(multiprocess.MultiProcessCollector(None))
         return bytes(self._library.generate_latest(registry))
 
     def _histogram(
@@ -142,6 +146,20 @@ class Metrics(Observer):
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Any:
         return self._library.Counter(f"tzrec_{name}", text, labels, registry=self._registry)
+
+
+class _Current:
+    """Leaves out the versions with which no worker answers any more: they would be without end."""
+
+    def __init__(self, collector: Any) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterator[Any]:
+        """Yields the families of metrics."""
+        for family in self._collector.collect():
+            if family.name == f"tzrec_{_MODEL_INFO}":
+                family.samples = [sample for sample in family.samples if sample.value]
+            yield family
 
 
 def _prometheus() -> Any:

@@ -31,7 +31,7 @@ _ERRORS = {
     "422": "A field is unknown, missing, or has a wrong value.",
     "429": "Too much waits: try again after Retry-After seconds.",
     "500": "A fault of the server.",
-    "503": "No model is loaded yet, or the server is going.",
+    "503": "No model is loaded yet, the server is going, or has too many connections.",
     "504": "There was no answer in time.",
 }
 _ERROR = {

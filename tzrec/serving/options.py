@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 
 from tzrec.errors import ConfigError
@@ -13,7 +14,7 @@ _MOST_THREADS = 8
 _LEAST = {
     "port": 0,
     "workers": 1,
-    "threads": 1,
+    "threads": 0,
     "torch_threads": 1,
     "max_batch_rows": 1,
     "max_wait_ms": 0,
@@ -26,6 +27,9 @@ _LEAST = {
     "drain_seconds": 0,
 }
 _POSITIVE = ("request_timeout", "reload_seconds", "watchdog_seconds")
+# Timers of the system take no longer times, and none without end.
+_LONGEST_SECONDS = 10**6
+_SECONDS = (*_POSITIVE, "drain_seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,7 @@ class ServeOptions:
         host: address to listen at; the default is reached from this machine only.
         port: port to listen at; 0 takes a free one.
         workers: processes that answer; each holds the model.
-        threads: model calls at a time in each worker.
+        threads: model calls at a time in each worker; 0 runs the model in the event loop.
         torch_threads: threads of one operation of the model.
         max_batch_rows: rows that go through the model at once: requests that wait are merged up
             to it, larger ones are cut.
@@ -85,6 +89,13 @@ class ServeOptions:
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be above 0")
+        for name in _SECONDS:
+            if not getattr(self, name) <= _LONGEST_SECONDS:
+                raise ConfigError(
+                    f"{name} {getattr(self, name)}: must be at most {_LONGEST_SECONDS}"
+                )
+        if not math.isfinite(self.max_wait_ms) or self.max_wait_ms > 1000 * _LONGEST_SECONDS:
+            raise ConfigError(f"max_wait_ms {self.max_wait_ms}: must be a number of milliseconds")
         if self.port > 65535:
             raise ConfigError(f"port {self.port}: must be at most 65535")
         if self.token and not (self.token.isascii() and self.token.isprintable()):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tzrec import storage
+from tzrec.deploy.upload import upload_new
 from tzrec.errors import ConfigError
 from tzrec.serving.slot import Load
 from tzrec.serving.versions import VERSIONS, is_version_name
@@ -118,12 +119,7 @@ class RemoteRoot:
     def add(self, source: str, name: str, load: Load) -> None:
         """Copies a version, once it is known to work."""
         load(source, version=name)
-        target = f"{self.root}/{VERSIONS}/{name}"
-        try:
-            storage.upload_tree(source, target)
-        except BaseException:
-            storage.remove_tree(target)
-            raise
+        upload_new(source, f"{self.root}/{VERSIONS}/{name}")
 
     def read(self, name: str) -> str:
         """Returns the text of a file of the root, empty where there is none."""

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import IO, Any, NoReturn
 
@@ -154,7 +155,7 @@ class Server:
             ) from error
         options = self._engine.options
         config = uvicorn.Config(
-            create_app(self._engine, options),
+            create_app(self._engine, options, is_full=self._is_full),
             http=patient_protocol(),
             ws="none",
             backlog=_BACKLOG,
@@ -163,7 +164,6 @@ class Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=options.max_connections,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(options.drain_seconds)),
         )
@@ -180,6 +180,8 @@ class Server:
             if self._lifeline is not None:
                 loop.add_reader(self._lifeline, self._read_lifeline)
             watch = loop.create_task(self._watch())
+            if not self._engine.options.threads:
+                threading.Thread(target=self._watch_loop, name="watchdog", daemon=True).start()
             if not self._accept_early:
                 await self._first_version()
             if not self._stopping.is_set():
@@ -206,6 +208,10 @@ class Server:
             self._socket.close()
         self._http.should_exit = True
         await serving
+
+    def _is_full(self) -> bool:
+        connections = self._http.server_state.connections if self._http is not None else ()
+        return len(connections) > self._engine.options.max_connections
 
     def _acceptor(self, config: Any, place: int) -> Acceptor:
         options, state = self._engine.options, self._http.server_state
@@ -251,6 +257,14 @@ class Server:
             if self._place is not None and self._engine.is_stuck:
                 logger.error("%s: this worker ends", self._engine.state().reason)
                 self.stop()
+
+    def _watch_loop(self) -> None:
+        """Ends the process when a model call in the event loop is stuck: the loop cannot."""
+        while True:
+            time.sleep(_WATCH_SECONDS)
+            if self._engine.is_stuck:
+                logger.error("%s: this process ends", self._engine.state().reason)
+                end_process(STUCK)
 
 
 @contextlib.contextmanager

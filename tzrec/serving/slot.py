@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import threading
 import time
 from typing import Any, Protocol
 
+from tzrec import storage
 from tzrec.errors import TzrecError
 from tzrec.serving.faults import NotReady
 from tzrec.serving.observer import Observer
 from tzrec.serving.versions import Pointer, Source
 
 logger = logging.getLogger("tzrec")
+
+# A version that could not be fetched is tried again, later and later: for so many times as long
+# as the try took, so that trying takes little of a core.
+_LONGEST_PAUSE = 600.0
+_PAUSE_TIMES = 10.0
 
 
 class Load(Protocol):
@@ -27,8 +34,9 @@ class Load(Protocol):
 class Slot:
     """Holds one loaded version; replaces it by another one when that is current and works.
 
-    A version that cannot be loaded never answers: the old one stays, and the new one is not
-    tried again until the pointer is written again.
+    A version that cannot be loaded never answers: the old one stays. A new one of this machine
+    is not tried again until the pointer is written again; one of another storage is, as that may
+    have been away for a moment, and so is one whose files could not be read.
 
     Args:
         source: where versions come from.
@@ -54,6 +62,8 @@ class Slot:
         self._answering = ""
         self._complaint = ""
         self._seen: Pointer | None = None
+        self._pause = 0.0
+        self._again_at = math.inf
         self._stop = threading.Event()
         self._loaded = threading.Event()
         self._thread = threading.Thread(target=self._run, name="versions", daemon=True)
@@ -107,7 +117,9 @@ class Slot:
             Whether another version answers now.
         """
         pointer = self.source.current()
-        if pointer == self._seen:
+        if pointer != self._seen:
+            self._pause, self._again_at = 0.0, math.inf
+        elif time.monotonic() < self._again_at:
             return False
         self._seen = pointer
         if self._servable is not None and pointer.version == self._answering:
@@ -127,13 +139,15 @@ class Slot:
             if old is None:
                 raise
             logger.error(
-                "version %s cannot be loaded, %s goes on answering: %s",
+                "version %s cannot be loaded, %s goes on answering%s: %s",
                 pointer.version,
                 self._answering,
+                self._plan_again(pointer, error, time.monotonic() - started),
                 error,
                 exc_info=not isinstance(error, TzrecError),
             )
             return False
+        self._again_at = math.inf
         self._answering = pointer.version or servable.version
         self._servable = servable
         seconds = time.monotonic() - started
@@ -143,6 +157,16 @@ class Slot:
             del old, servable
             gc.collect()
         return True
+
+    def _plan_again(self, pointer: Pointer, error: Exception, seconds: float) -> str:
+        """Decides when a version that failed is tried again; returns it for the log."""
+        if not isinstance(error, OSError) and not storage.is_remote(pointer.directory):
+            self._again_at = math.inf
+            return ""
+        longer = max(self._seconds, 2 * self._pause, _PAUSE_TIMES * seconds)
+        self._pause = min(longer, _LONGEST_PAUSE)
+        self._again_at = time.monotonic() + self._pause
+        return f", next try in {self._pause:.0f} s"
 
     def _run(self) -> None:
         try:

@@ -29,7 +29,7 @@ def summary(servable: Any, url: str, options: ServeOptions) -> str:
     lines.append("  GET  /v1/schema /health /ready /metrics /docs; a page to try it at /")
     lines.append(
         f"{options.workers} worker{'s' * (options.workers > 1)}, "
-        f"{options.threads} model call{'s' * (options.threads > 1)} at a time each"
+        f"{max(1, options.threads)} model call{'s' * (options.threads > 1)} at a time each"
         + (", with a token" if options.token else "")
     )
     return "\n".join([*lines, "try:", f"  {_example(servable, url, options)}"])

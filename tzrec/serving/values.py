@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -37,7 +37,9 @@ class _OddError(Exception):
     """A value is not of the type; which one is not known yet."""
 
 
-def read_values(values: list[Any], column: Column, place: Place, options: ServeOptions) -> pa.Array:
+def read_values(
+    values: Sequence[Any], column: Column, place: Place, options: ServeOptions
+) -> pa.Array:
     """Returns the values as an array of the column's type.
 
     Args:
@@ -58,14 +60,13 @@ def read_values(values: list[Any], column: Column, place: Place, options: ServeO
     return array
 
 
-def _convert(values: list[Any], wanted: pa.DataType | None, options: ServeOptions) -> pa.Array:
+def _convert(values: Sequence[Any], wanted: pa.DataType | None, options: ServeOptions) -> pa.Array:
+    if wanted is not None and types.is_string(wanted):
+        # Arrow takes nothing else of JSON for a text.
+        return _bounded(pa.array(values, wanted), options)
     kinds = set(map(type, values))
     if wanted is None:
         return _any(values, kinds, options)
-    if types.is_string(wanted):
-        if not kinds <= {str, _NONE}:
-            raise _OddError
-        return _bounded(pa.array(values, wanted), options)
     if types.is_integer(wanted):
         if float in kinds:
             values = [whole(value) for value in values]
@@ -83,7 +84,7 @@ def _convert(values: list[Any], wanted: pa.DataType | None, options: ServeOption
     return pa.ListArray.from_arrays(_offsets(values), inner, type=wanted)
 
 
-def _any(values: list[Any], kinds: set[type], options: ServeOptions) -> pa.Array:
+def _any(values: Sequence[Any], kinds: set[type], options: ServeOptions) -> pa.Array:
     """Returns values of a column whose type nobody knows, as Arrow understands them."""
     lists = (value for value in values if type(value) is list)
     if dict in kinds or any(_problem_of_any(value, _depth(value), options) for value in lists):
@@ -104,7 +105,7 @@ def whole(value: Any) -> Any:
     return value
 
 
-def _floats(values: list[Any], kinds: set[type], wanted: pa.DataType) -> pa.Array:
+def _floats(values: Sequence[Any], kinds: set[type], wanted: pa.DataType) -> pa.Array:
     if not kinds <= {float, int, _NONE}:
         raise _OddError
     if int in kinds:
@@ -119,7 +120,7 @@ def _floats(values: list[Any], kinds: set[type], wanted: pa.DataType) -> pa.Arra
 
 
 def _maps(
-    values: list[Any], kinds: set[type], wanted: pa.DataType, options: ServeOptions
+    values: Sequence[Any], kinds: set[type], wanted: pa.DataType, options: ServeOptions
 ) -> pa.Array:
     if not kinds <= {dict, _NONE}:
         raise _OddError
@@ -138,7 +139,7 @@ def _maps(
     )
 
 
-def _offsets(values: list[Any]) -> pa.Array:
+def _offsets(values: Sequence[Any]) -> pa.Array:
     """Returns where the flattened values of each row begin, null for null rows."""
     offsets = np.zeros(len(values) + 1, np.int32)
     lengths = [0 if value is None else len(value) for value in values]
@@ -164,7 +165,7 @@ def is_too_long(texts: pa.Array, most: int) -> bool:
 
 
 def _explain(
-    values: list[Any], column: Column, place: Place, options: ServeOptions, error: Exception
+    values: Sequence[Any], column: Column, place: Place, options: ServeOptions, error: Exception
 ) -> RequestError:
     """Returns the error of the first value that is wrong."""
     for row, value in enumerate(values):

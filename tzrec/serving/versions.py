@@ -87,12 +87,16 @@ class Source:
             return Pointer("", self.path)
         file = f"{self.path}/{CURRENT}"
         system, inner = storage.file_system(file)
-        system.invalidate_cache()
         stamp = ""
         if storage.is_local(system):
-            stat = os.stat(inner)
+            with open(inner, "rb") as stream:  # stamp and text of one file, which may be replaced
+                stat = os.fstat(stream.fileno())
+                text = stream.read(_LONGEST)
             stamp = f"{stat.st_mtime_ns}-{stat.st_ino}"
-        name = system.cat_file(inner)[:_LONGEST].decode("utf-8", "replace").strip()
+        else:
+            system.invalidate_cache()
+            text = system.cat_file(inner)[:_LONGEST]
+        name = text.decode("utf-8", "replace").strip()
         if not is_version_name(name):
             raise ServingError(
                 f"{file} holds {name!r}, not the name of a version",

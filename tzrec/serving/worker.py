@@ -8,10 +8,10 @@ import json
 import os
 import socket
 import sys
-import tempfile
 from typing import Any
 
 from tzrec.serving.options import ServeOptions
+from tzrec.utils.scratch import Scratch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +83,9 @@ def run_server(
             os.write(told.ready_fd, b"1")
 
     # The process ends without clearing up: its copies of remote models have to go before.
-    with tempfile.TemporaryDirectory(
-        prefix="tzrec-models-", dir=options.metrics_dir or None, ignore_cleanup_errors=True
-    ) as copies:
+    with Scratch(options.metrics_dir or None, "tzrec-models-") as copies:
         server = Server(
-            Engine(source, options, load=functools.partial(load, copies=copies)),
+            Engine(source, options, load=functools.partial(load, copies=str(copies))),
             sock,
             on_ready=on_ready,
             accept_early=told is None or told.is_first,

@@ -16,18 +16,22 @@ from tzrec.config.tasks import learns_labels
 from tzrec.constant import TRAIN_EVAL_RESULT_FILENAME, Mode
 from tzrec.datasets.kafka.loader import KafkaLoader
 from tzrec.errors import CheckpointError
+from tzrec.modules.deferred_tables import deferred_tables
 from tzrec.optim.optimizer import build_optimizer
 from tzrec.options import Options
 from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.training import build
 from tzrec.training.averages import uses_averages
 from tzrec.training.checkpoint.find import best_checkpoint, read_results
+from tzrec.training.delta.hook import DeltaDumpHook
+from tzrec.training.distributed.table import write_plan
 from tzrec.training.distributed.wrap import distribute
 from tzrec.training.evaluator import format_metrics, record_result, run_evaluation
 from tzrec.training.hooks.base import Hook
 from tzrec.training.hooks.checkpoint import CheckpointHook
 from tzrec.training.hooks.constant_columns import ConstantColumns
 from tzrec.training.hooks.early_stop import EarlyStopHook
+from tzrec.training.hooks.hash_tables import HashTableHook
 from tzrec.training.hooks.nonfinite import NonFiniteGuard
 from tzrec.training.hooks.profiler import ProfilerHook
 from tzrec.training.hooks.progress import ProgressHook
@@ -41,6 +45,7 @@ from tzrec.training.resume import find_origin, restore_trainer
 from tzrec.training.sampler_tables import SamplerTables
 from tzrec.training.summary import final_summary, go_on, row_rate, start_facts, start_summary
 from tzrec.training.trainer import Trainer
+from tzrec.utils.memory import keep_freed_memory
 
 logger = logging.getLogger("tzrec")
 
@@ -98,6 +103,7 @@ class TrainingJob:
             continue_train=continue_train,
             fine_tune_checkpoint=config.train_config.fine_tune_checkpoint,
         )
+        keep_freed_memory()
         build.set_tf32(config.train_config)
         seed = build.run_seed(config, self.options)
         build.seed_everything(seed, deterministic=self.options.deterministic)
@@ -145,12 +151,15 @@ class TrainingJob:
 
     def _trainer(self, train_loader: Any, eval_loader: Any) -> Trainer:
         train_config = self.config.train_config
-        wrapper = build.build_train_wrapper(self.config, self.features, self.device)
+        shards = self.options.world_size > 1 or self.device.type != "cpu"
+        with deferred_tables() if shards else contextlib.nullcontext():
+            wrapper = build.build_train_wrapper(self.config, self.features, self.device)
         model = distribute(
             wrapper,
             train_config=train_config,
             device=self.device,
             batch_size=train_loader.estimated_rows,
+            features=self.features,
         )
         return Trainer(
             model,
@@ -168,7 +177,8 @@ class TrainingJob:
         scaled = train_config.HasField("grad_scaler")
         guard = NonFiniteGuard(train_config.max_non_finite_steps, scaled=scaled)
         signals = SignalHook(self.model_dir)
-        hooks: list[Hook] = [guard, signals]
+        seed = build.run_seed(self.config, self.options)
+        hooks: list[Hook] = [guard, signals, HashTableHook(train_config, seed)]
         if train_config.HasField("early_stop"):
             hooks.append(EarlyStopHook(train_config.early_stop))
         if first:
@@ -180,6 +190,8 @@ class TrainingJob:
             hooks.append(self._report.hook)
         if isinstance(train_loader, KafkaLoader):
             hooks.append(StreamHook(train_loader, signals, train_config.log_step_count_steps))
+        if train_config.HasField("delta_embedding_dump_config"):
+            hooks.append(DeltaDumpHook(train_config.delta_embedding_dump_config, self.model_dir))
         hooks.append(
             CheckpointHook(
                 self.model_dir,
@@ -237,6 +249,10 @@ class TrainingJob:
             mixed_precision=self.config.train_config.mixed_precision,
         )
         logger.info("training\n%s", start_summary(self._start_facts))
+        plan: Any = trainer.model.plan_table
+        if plan is not None and self.options.rank == 0:
+            logger.info("placement of the embedding tables\n%s", plan)
+            write_plan(plan, self.model_dir)
 
     def _hook(self, trainer: Trainer, kind: type[H]) -> H:
         return next(hook for hook in trainer.hooks if isinstance(hook, kind))

@@ -13,14 +13,17 @@ from tzrec.config.messages import walk
 from tzrec.config.problem import Problem, SourceMap, in_file_order
 from tzrec.config.validate import (
     data,
+    delta,
     encoders,
     features,
     groups,
+    hash_tables,
     later,
     mlp,
     model,
     objectives,
     optimizers,
+    placement,
     required,
     samplers,
     tables,
@@ -35,9 +38,11 @@ __all__ = ["validate"]
 
 RULES: Sequence[Rule] = [
     *later.RULES,
+    *placement.RULES,
     *required.RULES,
     *data.RULES,
     *features.RULES,
+    *hash_tables.RULES,
     *groups.RULES,
     *encoders.RULES,
     *tables.RULES,
@@ -46,6 +51,7 @@ RULES: Sequence[Rule] = [
     *tasks.RULES,
     *samplers.RULES,
     *train.RULES,
+    *delta.RULES,
     *optimizers.RULES,
 ]
 

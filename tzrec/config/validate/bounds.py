@@ -172,7 +172,7 @@ _ANYWHERE: Mapping[str, str] = {
     "min_learning_rate": "[0, inf)",
 }
 
-_PRECISIONS = ("", *specs.MIXED_PRECISIONS)
+_PRECISIONS = ("", *specs.MIXED_PRECISIONS, "FP32")
 
 # Allowed words per "Message.field", compared as they are.
 CHOICES: Mapping[str, tuple[str, ...]] = {

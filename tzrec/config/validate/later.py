@@ -6,12 +6,11 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from tzrec.config.feature_facts import GROWING
 from tzrec.config.model_facts import MODELS
 from tzrec.config.no_ops import NO_OPS
 from tzrec.config.problem import Problem, unsupported, warning
 from tzrec.config.validate.data import LATER_READERS, dataset_type_of
-from tzrec.config.validate.frame import Context, quoted
+from tzrec.config.validate.frame import Context
 from tzrec.protos.data_pb2 import FG_DAG, DatasetType
 from tzrec.protos.model_pb2 import PYTORCH, Kernel
 
@@ -26,18 +25,6 @@ def models(context: Context) -> Iterator[Problem]:
             f"model {context.model_type} {_LATER}",
             f"models of this version: {', '.join(MODELS)}",
         )
-
-
-def features(context: Context) -> Iterator[Problem]:
-    """Growing tables."""
-    for feature in context.features:
-        for name in GROWING:
-            if name in feature.bucketisers:
-                yield unsupported(
-                    f"{feature.path}.{name}",
-                    f"growing tables ({name}) come with a later version",
-                    "set hash_bucket_size or num_buckets instead",
-                )
 
 
 def data(context: Context) -> Iterator[Problem]:
@@ -60,17 +47,6 @@ def data(context: Context) -> Iterator[Problem]:
             )
 
 
-def training(context: Context) -> Iterator[Problem]:
-    """Training parts."""
-    train = context.config.train_config
-    if context.for_serving:
-        return
-    if train.HasField("delta_embedding_dump_config"):
-        yield unsupported(
-            "train_config.delta_embedding_dump_config", f"dumping changed embedding rows {_LATER}"
-        )
-
-
 def no_effect(context: Context) -> Iterator[Problem]:
     """Switches that change how fast something is learnt, or nothing at all."""
     for where, why in NO_OPS.items():
@@ -89,22 +65,4 @@ def no_effect(context: Context) -> Iterator[Problem]:
         )
 
 
-def placement(context: Context) -> Iterator[Problem]:
-    """Placement constraints change where tables live, never what is learnt."""
-    if context.config.train_config.HasField("global_embedding_constraints"):
-        yield warning(
-            "train_config.global_embedding_constraints",
-            "has an effect in several processes or on a GPU only: one process on a CPU keeps "
-            "every table whole",
-        )
-    text = "placement constraints have no effect yet: the tables are placed automatically"
-    marked = [
-        feature for feature in context.features if feature.config.HasField("embedding_constraints")
-    ]
-    if marked:
-        names = quoted(feature.name for feature in marked[:3])
-        more = f" and {len(marked) - 3} more" if len(marked) > 3 else ""
-        yield warning(f"{marked[0].path}.embedding_constraints", f"{text} ({names}{more})")
-
-
-RULES = (models, features, data, training, no_effect, placement)
+RULES = (models, data, no_effect)

@@ -64,10 +64,9 @@ def _is_later(message: Any, path: str, context: Context) -> bool:
     """Tells whether a part is reported as not supported, so that its inside does not matter."""
     if path == context.model_path:
         return message.DESCRIPTOR.name not in MODELS
-    later = ("zch", "dynamicemb", "delta_embedding_dump_config")
     if context.for_serving and path == "train_config":
         return True
-    return path.rpartition(".")[2] in later
+    return path.rpartition(".")[2] == "feature_store_config"
 
 
 def sections(context: Context) -> Iterator[Problem]:

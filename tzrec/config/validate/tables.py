@@ -44,6 +44,7 @@ def table_uses(context: Context) -> Iterator[tuple[bool, str, _Use]]:
                 config = feature.config
                 asks = {
                     "number of rows": feature.rows,
+                    "hash table": feature.hash_table,
                     "embedding_dim": wide_dim if wide else feature.dim,
                     "init_fn": (wide_init if wide else "") or config.init_fn,
                     "data_type": config.data_type,

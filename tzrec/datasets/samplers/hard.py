@@ -13,7 +13,7 @@ from tzrec.datasets.samplers.memory import SharedArrays
 from tzrec.datasets.samplers.negative import NegativeSampler, NegativeSamplerV2
 
 # Hard negatives that a row is thought to have, where more are allowed.
-_USUAL_HARD = 8
+USUAL_HARD = 8
 
 
 class _HardNegatives(NegativeSampler):
@@ -35,7 +35,7 @@ class _HardNegatives(NegativeSampler):
 
     def estimated_sample_num(self, batch_size: int) -> int:
         """Returns N, and up to 8 hard negatives a row."""
-        hard = min(int(self.config.num_hard_sample), _USUAL_HARD)
+        hard = min(int(self.config.num_hard_sample), USUAL_HARD)
         return self.num_sample + hard * batch_size
 
     def _hard(

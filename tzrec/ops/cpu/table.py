@@ -32,6 +32,7 @@ class RowTable:
         state: TorchRec's name of a state → tensor.
         num_rows: R.
         dim: D.
+        moved: (R,) uint8 in which `apply` marks the rows that it moves with 1; None = nobody asks.
     """
 
     def __init__(self, name: str, weight: nn.Parameter, rule: UpdateRule | None) -> None:
@@ -52,6 +53,7 @@ class RowTable:
         self._sums = np.empty((0, self.dim), np.float32)
         self._slots = np.empty(0, np.int32)
         self._base = self._count = 0
+        self.moved: Any = None
 
     def array(self) -> Any:
         """Returns the weight as the kernels take it: half floats as uint16."""
@@ -110,6 +112,8 @@ class RowTable:
         constants = rule.constants(lr, int(self._step) if self._step is not None else 0)
         kernel = getattr(update, rule.kind, None) or getattr(update_rowwise, rule.kind)
         kernel(table, *self._states, *batch, *(f32(value) for value in constants))
+        if self.moved is not None:
+            self.moved[self._rows[: self._count]] = 1
         self.drop()
 
     def _add_missing_rows(self) -> None:
@@ -123,6 +127,25 @@ class RowTable:
         """Forgets the gradients."""
         self._base += self._count
         self._count = 0
+
+    def reset_rows(self, rows: Tensor, values: Tensor) -> None:
+        """Makes rows begin anew: new weights, fresh states, and no gradient.
+
+        Args:
+            rows: (m,) int64, each once.
+            values: (m, D), the weights.
+        """
+        self.weight.detach()[rows] = values.to(self.weight.dtype)
+        for name, value in self.state.items():
+            if value.dim():
+                value[rows] = self._initial_value(name)
+        if self._count:
+            pending = np.isin(self._rows[: self._count], rows.numpy())
+            self._sums[: self._count][pending] = 0
+
+    def _initial_value(self, state: str) -> float:
+        is_sum = state == "momentum1" and self.rule is not None
+        return self.rule.initial_accumulator_value if is_sum else 0.0  # type: ignore[union-attr]
 
     def pending(self) -> tuple[Any, Any]:
         """Returns copies of the rows (n,) that have a gradient, and of their sums (n, D)."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tzrec.config.feature_facts import GROWING
+from tzrec.features.hash_table import NUM_SPARE
 from tzrec.training.checkpoint.tables import Ids, Table
 
 _VOCABULARIES = ("vocab_list", "vocab_dict", "vocab_file")
@@ -41,6 +43,8 @@ class Change:
     def sources(self) -> Any:
         """Returns (rows,) int64: row of the checkpoint of each row, -1 = it starts afresh."""
         old, new = self.stored.ids, self.table.ids
+        if new and new[0].kind in GROWING:
+            return _grown(self.stored.rows, self.table.rows, new[0].kind)
         if {i.fingerprint for i in old} == {i.fingerprint for i in new}:
             return _identity(self.stored.rows, self.table.rows)
         sources = np.full(self.table.rows, -1, np.int64)
@@ -96,6 +100,12 @@ def _obstacle(stored: Table, table: Table) -> str:
     old, new = stored.ids[0].kind, table.ids[0].kind
     if "hash_bucket_size" in (old, new):
         return _HASHED
+    if old == new and new in GROWING:
+        if table.rows < stored.rows:
+            return "a hash table cannot shrink: its rows belong to ids"
+        if stored.ids[0].facts.get("hash") != table.ids[0].facts.get("hash"):
+            return "another hash makes other ids"
+        return ""
     if old != new and not (old in _VOCABULARIES and new in _VOCABULARIES):
         return f"ids of {old} and of {new} have nothing in common"
     return ""
@@ -192,6 +202,14 @@ def _sets(old: Sequence[Any], new: Sequence[Any], what: str) -> str:
 
 def _text(item: Any) -> str:
     return f"{item:g}" if isinstance(item, float) else (str(item) or '""')
+
+
+def _grown(old_rows: int, new_rows: int, kind: str) -> Any:
+    """The rows of ids stay; those of ids without one move to the end."""
+    spare = NUM_SPARE[kind]
+    sources = _identity(old_rows - spare, new_rows)
+    sources[new_rows - spare :] = np.arange(old_rows - spare, old_rows)
+    return sources
 
 
 def _identity(old_rows: int, new_rows: int) -> Any:

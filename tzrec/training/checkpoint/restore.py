@@ -26,7 +26,12 @@ from tzrec.training.checkpoint.files import (
 from tzrec.training.checkpoint.manifest import DATA_POSITION, TRAINER_STATE, read_manifest
 from tzrec.training.checkpoint.rename import stored_names, stored_state_name
 from tzrec.training.checkpoint.report import RestoreReport
-from tzrec.training.checkpoint.tables import model_tables, stored_tables
+from tzrec.training.checkpoint.tables import (
+    MAP_COUNTERS,
+    model_tables,
+    stored_tables,
+    weights_of_map,
+)
 from tzrec.training.location import Location
 
 logger = logging.getLogger("tzrec")
@@ -163,11 +168,13 @@ class Restorer:
         plain = {}
         for key, old in names.items():
             change = self._change_of(state.paths[key])
-            rows = change is not None and (shape_of(state.flat[key]) or ())[:1]
-            if change is None or (self._on_mismatch == "remap" and not rows):
+            shape, stored = shape_of(state.flat[key]), files.shapes[old]
+            counter = key.endswith(MAP_COUNTERS)  # has a size of its own
+            as_it_is = not shape or (counter and shape == stored)
+            if change is None or (self._on_mismatch == "remap" and as_it_is):
                 plain[key] = old
                 report.matched.append(key)
-            elif self._on_mismatch == "reset":
+            elif self._on_mismatch == "reset" or counter:
                 report.resized[key] = "starts afresh"
             else:
                 report.resized[key] = self._carry(change, files, old, state.flat[key])
@@ -175,9 +182,10 @@ class Restorer:
         return report
 
     def _change_of(self, path: tuple[Any, ...]) -> Change | None:
-        """Returns the change of the table that a weight or an optimizer state belongs to."""
-        parameter = path[1] if path[0] == "state" and len(path) > 2 else path[0]
-        return self._changes.get(parameter)
+        """Returns the change of the table that a weight, a state or a map of ids belongs to."""
+        parameter = str(path[1] if path[0] == "state" and len(path) > 2 else path[0])
+        names = [parameter, *weights_of_map(parameter)]
+        return next((self._changes[name] for name in names if name in self._changes), None)
 
     def _carry(self, change: Change, files: StateFiles, old: str, target: Any) -> str:
         rows, stored = change.sources(), files.whole(old)

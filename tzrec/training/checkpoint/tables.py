@@ -20,6 +20,9 @@ from tzrec.training.location import Location
 
 VOCABULARIES = "vocabularies"
 
+# What the map of a hash table counts besides its rows.
+MAP_COUNTERS = (".counter_ids", ".counter_counts")
+
 
 @dataclass(frozen=True)
 class Ids:
@@ -100,6 +103,19 @@ def model_tables(model: nn.Module) -> dict[str, Table]:
             _group([(name, makers[name]) for name in names if makers.get(name)]),
         )
     return tables
+
+
+def weights_of_map(buffer: str) -> list[str]:
+    """Returns what the weight of a hash table can be called; [] for what is no part of its map.
+
+    Args:
+        buffer: name in a state dict, ``….id_maps.{table}.ids``.
+    """
+    collection, _, rest = buffer.rpartition(".id_maps.")
+    table = rest.rpartition(".")[0]
+    inner = f"{collection}._embedding_module"
+    kinds = ("embedding_bags", "embeddings") if collection else ()
+    return [f"{inner}.{kind}.{table}.weight" for kind in kinds]
 
 
 def _named_configs(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -1,39 +1,39 @@
-"""Where TorchRec puts the embedding tables: sharders, limits and the planner."""
+"""Where TorchRec puts the embedding tables: sharders and the planner."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import psutil
-import torch
 import torch.distributed as dist
 from torch import nn
-from torchrec.distributed.comm import get_local_size
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
-from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner
+from torchrec.distributed.planner.constants import BATCH_SIZE, DEFAULT_PERF_ESTIMATOR
+from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
+from torchrec.distributed.planner.estimator import EmbeddingPerfEstimatorFactory
+from torchrec.distributed.planner.proposers import (
+    GreedyProposer,
+    GridSearchProposer,
+    UniformProposer,
+)
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import (
-    KernelConfig,
+    Enumerator,
     ParameterConstraints,
     PlannerError,
+    Proposer,
+    ShardingOption,
     Topology,
-    TopologyFactory,
-    TrainerConfig,
 )
 from torchrec.distributed.types import ModuleSharder, ShardingPlan, ShardingType
 
 from tzrec.errors import PlanError
-from tzrec.protos import feature_pb2
-
-# Column-wise shards do not reshard with row-wise Adagrad, and data-parallel tables lose the
-# optimizer of the backward pass: both only on request.
-_DEFAULT_SHARDING = (ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value)
-
-# Share of each device's memory that is left to everything but tables.
-_RESERVED = 0.15
+from tzrec.ops.cpu.rule import UpdateRule
+from tzrec.training.distributed.cluster import Cluster
+from tzrec.training.distributed.estimate import StorageEstimator
+from tzrec.training.distributed.limits import Wishes, planned_tables, table_limits
 
 
 class _PooledSharder(EmbeddingBagCollectionSharder):
@@ -41,8 +41,8 @@ class _PooledSharder(EmbeddingBagCollectionSharder):
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
         types: list[str] = super().sharding_types(compute_device_type)
-        rows = [ShardingType.ROW_WISE.value, ShardingType.TABLE_ROW_WISE.value]
-        return [*types, *(kind for kind in rows if kind not in types)]
+        rows = (ShardingType.ROW_WISE, ShardingType.TABLE_ROW_WISE, ShardingType.GRID_SHARD)
+        return [*types, *(kind.value for kind in rows if kind.value not in types)]
 
 
 def create_sharders() -> list[ModuleSharder[nn.Module]]:
@@ -50,74 +50,160 @@ def create_sharders() -> list[ModuleSharder[nn.Module]]:
     return [_PooledSharder(), EmbeddingCollectionSharder()]
 
 
+class _SmallestProposer(Proposer):
+    """Proposes once: for every table what takes least on the rank that has most of it.
+
+    TorchRec's proposers look for speed; in a tight memory they may miss the one plan that fits.
+    """
+
+    def __init__(self) -> None:
+        self._proposal: list[ShardingOption] | None = None
+
+    def load(
+        self, search_space: list[ShardingOption], enumerator: Enumerator | None = None
+    ) -> None:
+        best: dict[str, ShardingOption] = {}
+        for option in search_space:
+            if option.fqn not in best or _size(option) < _size(best[option.fqn]):
+                best[option.fqn] = option
+        self._proposal = list(best.values())
+
+    def feedback(
+        self,
+        partitionable: bool,
+        plan: list[ShardingOption] | None = None,
+        perf_rating: float | None = None,
+        storage_constraint: Topology | None = None,
+    ) -> None:
+        self._proposal = None
+
+    def propose(self) -> list[ShardingOption] | None:
+        return self._proposal
+
+
+def _size(option: ShardingOption) -> tuple[int, int]:
+    shards: Any = option.shards
+    return (
+        max(shard.storage.hbm for shard in shards),
+        max(shard.storage.ddr for shard in shards),
+    )
+
+
+def plan_tables(
+    model: nn.Module,
+    sharders: Sequence[ModuleSharder[nn.Module]],
+    cluster: Cluster,
+    limits: Mapping[str, ParameterConstraints],
+    *,
+    rule: UpdateRule | None = None,
+    batch_size: int | None = None,
+    quick: bool = False,
+) -> ShardingPlan:
+    """Returns where the tables of a model go; nothing is communicated.
+
+    Args:
+        model: holds the collections; they may be on the meta device.
+        sharders: of `create_sharders`.
+        cluster: where they can go.
+        limits: table → what the planner may choose from.
+        rule: how tables that train move; None = none does.
+        batch_size: rows that a rank looks up at once, for what exchanges cost; None = TorchRec's
+            guess.
+        quick: only find out whether they fit, whatever the speed of the plan.
+
+    Raises:
+        PlannerError: they do not fit, or ``limits`` leave nothing.
+    """
+    proposers: list[Proposer] = [_SmallestProposer()]
+    if not quick:
+        proposers += [
+            GridSearchProposer(),
+            GreedyProposer(),
+            GreedyProposer(use_depth=False),
+            UniformProposer(),
+        ]
+    topology, constraints = cluster.topology(), dict(limits)
+    batch_size = batch_size or BATCH_SIZE
+    planner = EmbeddingShardingPlanner(
+        topology=topology,
+        batch_size=batch_size,
+        enumerator=EmbeddingEnumerator(
+            topology=topology,
+            batch_size=batch_size,
+            constraints=constraints,
+            estimator=[
+                EmbeddingPerfEstimatorFactory.create(
+                    DEFAULT_PERF_ESTIMATOR, topology=topology, constraints=constraints
+                ),
+                StorageEstimator(topology, constraints, rule),
+            ],
+        ),
+        # The topology has only what may be used.
+        storage_reservation=FixedPercentageStorageReservation(0.0),
+        proposer=proposers,
+        constraints=constraints,
+        stats=[],
+        debug=False,
+    )
+    try:
+        return planner.plan(model, list(sharders))
+    except RuntimeError as error:
+        # TorchRec has no error of its own for constraints that leave nothing.
+        if "No available sharding" not in str(error):
+            raise
+        raise PlannerError(str(error)) from error
+
+
 def make_plan(
     model: nn.Module,
     sharders: Sequence[ModuleSharder[nn.Module]],
     *,
-    device: torch.device,
-    tables: Sequence[str],
-    constraints: feature_pb2.ParameterConstraints | None = None,
+    cluster: Cluster,
+    wishes: Wishes | None = None,
+    rule: UpdateRule | None = None,
     batch_size: int | None = None,
 ) -> ShardingPlan:
-    """Returns where the tables go; the same on every rank.
+    """Returns where the tables go; the same on every rank of the process group, if there is one.
 
     Args:
         model: holds the collections.
         sharders: of `create_sharders`.
-        device: device of this rank.
-        tables: names of the tables.
-        constraints: ``train_config.global_embedding_constraints``; empty lists mean the default.
-        batch_size: rows that a rank looks up at once, for what exchanges cost; None = TorchRec's
-            guess.
+        cluster: the processes and their memory.
+        wishes: what the config says about placement.
+        rule: how tables that train move; None = none does.
+        batch_size: as in `plan_tables`.
 
     Raises:
-        PlanError: the tables do not fit, or a limit cannot be met.
+        PlanError: the tables do not fit, or a wish cannot be met.
+        ConfigError: the wishes contradict each other.
+        Unsupported: the optimizer is not to be had under the placements that are wished.
     """
-    if not tables:
+    if not any(True for _ in planned_tables(model)):
         return ShardingPlan({})
-    wanted: Any = constraints or feature_pb2.ParameterConstraints()
-    limit = ParameterConstraints(
-        sharding_types=list(wanted.sharding_types) or list(_DEFAULT_SHARDING),
-        compute_kernels=list(wanted.compute_kernels) or [EmbeddingComputeKernel.FUSED.value],
+    wishes = wishes or Wishes()
+    limits = table_limits(
+        model,
+        sharders,
+        wishes,
+        rule=rule,
+        device_type=cluster.device_type,
+        world_size=cluster.world_size,
     )
-    planner = EmbeddingShardingPlanner(
-        topology=_topology(device),
-        batch_size=batch_size,
-        storage_reservation=FixedPercentageStorageReservation(_RESERVED),
-        constraints=dict.fromkeys(tables, limit),
-        debug=False,
-    )
-    group = dist.group.WORLD
-    assert group is not None, "distribute() needs a process group"
-    try:
-        return planner.collective_plan(model, list(sharders), group)
-    except (PlannerError, RuntimeError) as error:
-        # TorchRec has no error of its own for constraints that leave nothing.
-        if not isinstance(error, PlannerError) and "No available sharding" not in str(error):
-            raise
-        raise PlanError(
-            f"the embedding tables cannot be placed on {dist.get_world_size()} x {device.type}: "
-            f"{error}",
-            hint="use fewer rows or smaller embeddings, more processes, or other "
-            "train_config.global_embedding_constraints",
-        ) from error
+    # The memory of the machines may differ; what the first rank finds holds for all.
+    outcome: list[Any] = [None]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        try:
+            outcome = [
+                plan_tables(model, sharders, cluster, limits, rule=rule, batch_size=batch_size)
+            ]
+        except PlannerError as error:
+            from tzrec.training.distributed.cures import plan_error
 
-
-def _topology(device: torch.device) -> Topology:
-    world_size = dist.get_world_size()
-    local_size = get_local_size(world_size) if world_size > 1 else 1
-    return TopologyFactory.create_topology(
-        TrainerConfig(
-            world_size=world_size,
-            local_world_size=local_size,
-            hbm_cap_bytes=_gpu_memory(device),
-            ddr_cap_bytes=psutil.virtual_memory().total // local_size,
-        ),
-        kernel_config=KernelConfig(compute_device=device.type),
-    )
-
-
-def _gpu_memory(device: torch.device) -> int | None:
-    if device.type != "cuda":
-        return None
-    return int(torch.cuda.get_device_properties(device).total_memory)
+            outcome = [plan_error(model, cluster, limits, rule, error=error)]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast_object_list(outcome, 0)
+    (plan,) = outcome
+    if isinstance(plan, PlanError):
+        raise plan
+    assert isinstance(plan, ShardingPlan)
+    return plan

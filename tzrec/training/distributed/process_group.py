@@ -10,8 +10,11 @@ from collections.abc import Iterator
 import torch
 import torch.distributed as dist
 
-from tzrec.errors import DistributedError
+from tzrec.errors import DistributedError, TzrecError
 from tzrec.options import Options
+
+# How gloo, whose errors are RuntimeErrors, says that another process is gone or silent.
+_LOST_PEER = ("gloo/transport", "Connection closed by peer", "Connection reset by peer")
 
 
 def init_process_group(options: Options) -> torch.device:
@@ -65,13 +68,28 @@ def process_group(options: Options) -> Iterator[torch.device]:
     """Yields the device of this process inside a process group.
 
     The group is destroyed afterwards, also after an error, unless it was there before.
+
+    Raises:
+        DistributedError: as `init_process_group`, or another process went away meanwhile.
     """
     existed = dist.is_initialized()
     try:
         yield init_process_group(options)
+    except (RuntimeError, dist.DistError) as error:
+        if isinstance(error, TzrecError) or options.world_size == 1 or not _lost_peer(error):
+            raise
+        raise DistributedError(
+            f"rank {options.rank} of {options.world_size} lost another rank: "
+            f"{str(error).splitlines()[0]}",
+            hint="a process of the job ended or got stuck; the first message of the job says why",
+        ) from error
     finally:
         if not existed:
             destroy()
+
+
+def _lost_peer(error: Exception) -> bool:
+    return isinstance(error, dist.DistError) or any(text in str(error) for text in _LOST_PEER)
 
 
 def _device(options: Options) -> torch.device:

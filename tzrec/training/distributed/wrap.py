@@ -7,53 +7,40 @@ Otherwise TorchRec shards them as fused tables.
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from fbgemm_gpu.split_table_batched_embeddings_ops_training import WeightDecayMode
 from torch import nn
-from torch.distributed.optim import _apply_optimizer_in_backward
-from torchrec import optim as torchrec_optim
 from torchrec.distributed.model_parallel import (
     DataParallelWrapper,
     DefaultDataParallelWrapper,
     DistributedModelParallel,
 )
-from torchrec.distributed.types import ShardingEnv
-from torchrec.modules.embedding_configs import PoolingType
+from torchrec.distributed.types import ShardedTensor, ShardingEnv
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 
-from tzrec.errors import ConfigError, Unsupported
+from tzrec.features.feature import BaseFeature
+from tzrec.modules.deferred_tables import Deferred
 from tzrec.ops.cpu.collections import CpuEmbeddingBagCollection, CpuEmbeddingCollection
 from tzrec.ops.cpu.rule import UpdateRule
 from tzrec.optim.optimizer_builder import create_sparse_optimizer
 from tzrec.optim.sparse_parameters import split_sparse_parameters
-from tzrec.protos import feature_pb2
 from tzrec.protos.train_pb2 import TrainConfig
+from tzrec.training.distributed.cluster import Cluster
+from tzrec.training.distributed.dense_rows import look_up_rows
+from tzrec.training.distributed.limits import Wishes, planned_tables, weight_of
 from tzrec.training.distributed.plan import create_sharders, make_plan
 from tzrec.training.distributed.reduce_scatter import allow_uneven_batches
+from tzrec.training.distributed.table import PlanTable, sizes
+from tzrec.training.distributed.table_optimizers import attach, refuse_inexact
 
 logger = logging.getLogger("tzrec")
 
 Kernels = Literal["auto", "torchrec"]
-
-_FROZEN = UpdateRule("sgd", 0.0)
-
-# TorchRec cannot store the momentum of FBGEMM's lars_sgd; FBGEMM has no adadelta and no rmsprop.
-_CLASSES: Mapping[str, type[torch.optim.Optimizer]] = {
-    "sgd": torchrec_optim.SGD,
-    "adagrad": torchrec_optim.Adagrad,
-    "rowwise_adagrad": torchrec_optim.RowWiseAdagrad,
-    "adam": torchrec_optim.Adam,
-    "partial_rowwise_adam": torchrec_optim.PartialRowWiseAdam,
-    "lamb": torchrec_optim.LAMB,
-    "partial_rowwise_lamb": torchrec_optim.PartialRowWiseLAMB,
-}
-# Those that FBGEMM has for a CPU.
-_CPU_KINDS = ("sgd", "adagrad", "rowwise_adagrad")
 
 
 def distribute(
@@ -63,6 +50,7 @@ def distribute(
     device: torch.device,
     kernels: Kernels = "auto",
     batch_size: int | None = None,
+    features: Sequence[BaseFeature] = (),
 ) -> DistributedModelParallel:
     """Returns the model wrapped for training; a process group must exist.
 
@@ -76,9 +64,12 @@ def distribute(
         device: device of this process.
         kernels: ``auto`` takes our kernels where they can be used, ``torchrec`` never.
         batch_size: rows that a rank looks up at once, for the planner.
+        features: those of the config, whose ``embedding_constraints`` limit the planner.
 
     Raises:
-        Unsupported: the sparse optimizer cannot be had exactly on these devices.
+        Unsupported: the sparse optimizer cannot be had exactly on these devices, or under the
+            placements that the config allows.
+        ConfigError: constraints contradict each other.
         PlanError: the tables do not fit.
     """
     rule = None
@@ -88,22 +79,30 @@ def distribute(
             embedding_l2=train_config.embedding_l2,
             all_rows=train_config.embedding_l2_all_rows and train_config.embedding_l2 > 0,
         )
-    _materialise(model, device)
+    shards = kernels != "auto" or device.type != "cpu" or dist.get_world_size() > 1
+    _materialise(model, device, keep_deferred=shards)
     trainable, frozen = _sparse_parameters(model)
-    if kernels == "auto" and device.type == "cpu" and dist.get_world_size() == 1:
+    if not shards:
         model = _replace_collections(model, rule, {id(weight) for weight in frozen})
         tables: dict[str, nn.Parameter] = {}
     else:
         tables = _table_weights(model)
-        _refuse_inexact(rule, device, model, tables)
+        refuse_inexact(rule, device, model, tables)
         _warn_of_accumulation(train_config)
-        _attach(trainable, rule or _FROZEN)
-        _attach(frozen, _FROZEN)
-    constraints = train_config.global_embedding_constraints if train_config else None
-    wrapped = _wrap(model, tables, device=device, constraints=constraints, batch_size=batch_size)
+        attach(trainable, rule)
+        attach(frozen, None)
+        _mark(model, {id(weight) for weight in trainable})
+    wishes = Wishes.of(train_config, features)
+    wrapped = _wrap(model, wishes, rule=rule, device=device, batch_size=batch_size)
     if rule is not None and tables:
         _fill_accumulators(wrapped, rule)
     return wrapped
+
+
+def _mark(model: nn.Module, trainable: Collection[int]) -> None:
+    """Writes into the configs of tables what the model says about them."""
+    for _, module, config in planned_tables(model):
+        config.trainable = id(weight_of(module, config)) in trainable
 
 
 def _warn_of_accumulation(train_config: TrainConfig | None) -> None:
@@ -119,22 +118,18 @@ def _warn_of_accumulation(train_config: TrainConfig | None) -> None:
 
 def _wrap(
     model: nn.Module,
-    tables: dict[str, nn.Parameter],
+    wishes: Wishes,
     *,
+    rule: UpdateRule | None,
     device: torch.device,
-    constraints: feature_pb2.ParameterConstraints | None,
     batch_size: int | None,
 ) -> DistributedModelParallel:
-    """Shards ``tables`` (parameter name → table), keeps their values, wraps the model."""
-    initial = {name: weight.detach() for name, weight in tables.items()}
+    """Shards the tables that are TorchRec's, keeps their values, wraps the model."""
+    initial = _initial_values(model)
     sharders = create_sharders()
+    cluster, unplaced = Cluster.of_process(device), sizes(model, rule)
     plan = make_plan(
-        model,
-        sharders,
-        device=device,
-        tables=sorted({name.split(".")[-2] for name in tables}),
-        constraints=constraints,
-        batch_size=batch_size,
+        model, sharders, cluster=cluster, wishes=wishes, rule=rule, batch_size=batch_size
     )
     alone = dist.get_world_size() == 1
     wrapped = DistributedModelParallel(
@@ -144,7 +139,9 @@ def _wrap(
         sharders=sharders,
         data_parallel_wrapper=_OneProcess() if alone else DefaultDataParallelWrapper(),
     )
+    wrapped.plan_table = PlanTable.of(unplaced, plan, cluster, rule) if unplaced else None
     allow_uneven_batches(wrapped)
+    look_up_rows(wrapped)
     _restore(wrapped, initial)
     return wrapped
 
@@ -172,11 +169,16 @@ def _sparse_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
     )
 
 
-def _materialise(model: nn.Module, device: torch.device) -> None:
-    """Allocates and initialises collections that were built on the meta device."""
+def _materialise(model: nn.Module, device: torch.device, *, keep_deferred: bool) -> None:
+    """Allocates and initialises collections that were built on the meta device.
+
+    Those whose tables are made shard by shard are left out on demand.
+    """
     for module in model.modules():
         if isinstance(module, EmbeddingBagCollection | EmbeddingCollection):
             if not any(parameter.is_meta for parameter in module.parameters()):
+                continue
+            if keep_deferred and _initial_values(module):
                 continue
             collection: Any = module
             collection.to_empty(device=device)
@@ -211,67 +213,6 @@ def _names_of(tables: Any, chosen: Collection[int]) -> set[str]:
     return {name for name, table in tables.items() if id(table.weight) in chosen}
 
 
-def _refuse_inexact(
-    rule: UpdateRule | None, device: torch.device, model: nn.Module, tables: dict[str, nn.Parameter]
-) -> None:
-    """Raises for what TorchRec's kernels would not do, or would silently leave out."""
-    where = "several processes" if device.type == "cpu" else "a GPU"
-    odd = sorted({weight.shape[1] for weight in tables.values() if weight.shape[1] % 4})
-    if odd:
-        raise ConfigError(f"embedding_dim {odd[0]}: with {where} it must be a multiple of 4")
-    if rule is None:
-        return
-    if rule.embedding_l2 != 0:
-        raise Unsupported(f"embedding_l2 with {where} comes with a later version")
-    kinds = _CPU_KINDS if device.type == "cpu" else tuple(_CLASSES)
-    what = ""
-    if rule.kind not in kinds:
-        what = rule.kind
-    elif device.type == "cpu" and rule.decays:
-        what = f"{rule.kind} with weight_decay"
-    elif device.type == "cpu" and rule.clips and _pools_means(model):
-        # Row-wise shards divide by the length before they clip, table-wise ones after it.
-        what = f"{rule.kind} with gradient_clipping and mean pooling"
-    if what:
-        raise Unsupported(
-            f"sparse optimizer {what} on {'a CPU with ' if device.type == 'cpu' else ''}{where}",
-            hint=f"train in one process on a CPU, or use {', '.join(kinds)}",
-        )
-
-
-def _pools_means(model: nn.Module) -> bool:
-    return any(
-        config.pooling == PoolingType.MEAN
-        for module in model.modules()
-        if isinstance(module, EmbeddingBagCollection)
-        for config in module.embedding_bag_configs()
-    )
-
-
-def _attach(weights: Collection[nn.Parameter], rule: UpdateRule) -> None:
-    """Tells TorchRec's sharders the optimizer of each table."""
-    optimizer_class, kwargs = _torchrec_optimizer(rule)
-    for weight in weights:
-        _apply_optimizer_in_backward(optimizer_class, [weight], dict(kwargs), register_hook=False)
-
-
-def _torchrec_optimizer(rule: UpdateRule) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    kwargs: dict[str, Any] = {"lr": rule.lr, "eps": rule.eps}
-    if rule.clips:
-        kwargs |= {"gradient_clipping": True, "max_gradient": rule.max_gradient}
-    if rule.kind == "rowwise_adagrad":
-        if rule.weight_decay_mode != "none":
-            modes = {"l2": WeightDecayMode.L2, "decoupled": WeightDecayMode.DECOUPLE}
-            kwargs |= {
-                "weight_decay": rule.weight_decay,
-                "weight_decay_mode": modes[rule.weight_decay_mode],
-            }
-    elif rule.kind not in ("sgd", "adagrad"):
-        # FBGEMM's formulas say where weight decay enters.
-        kwargs |= {"beta1": rule.beta1, "beta2": rule.beta2, "weight_decay": rule.weight_decay}
-    return _CLASSES[rule.kind], kwargs
-
-
 def _table_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Returns parameter name → table of the collections that TorchRec shards."""
     return {
@@ -282,15 +223,40 @@ def _table_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def _restore(model: DistributedModelParallel, initial: dict[str, torch.Tensor]) -> None:
-    """Puts the values of the unsharded tables into their shards."""
+def _initial_values(model: nn.Module) -> dict[str, Callable[[], torch.Tensor]]:
+    """Returns parameter name → what returns the initial values of the whole table."""
+    initial: dict[str, Callable[[], torch.Tensor]] = {}
+    for path, module, config in planned_tables(model):
+        prefix = f"{path}." if path else ""
+        weight = weight_of(module, config)
+        if not weight.is_meta:
+            values: Callable[[], torch.Tensor] = weight.detach
+        elif isinstance(config.init_fn, Deferred):
+            values = functools.partial(config.init_fn.make, weight.shape, weight.dtype)
+        else:
+            continue
+        kind = "embedding_bags" if isinstance(module, EmbeddingBagCollection) else "embeddings"
+        initial[f"{prefix}{kind}.{config.name}.weight"] = values
+    return initial
+
+
+def _restore(
+    model: DistributedModelParallel, initial: Mapping[str, Callable[[], torch.Tensor]]
+) -> None:
+    """Puts the values of the unsharded tables into their shards, one table after the other."""
     for name, value in model.state_dict().items():
-        if name in initial:
-            for shard in value.local_shards():
-                start, size = shard.metadata.shard_offsets, shard.metadata.shard_sizes
-                rows = slice(start[0], start[0] + size[0])
-                columns = slice(start[1], start[1] + size[1])
-                shard.tensor.copy_(initial[name][rows, columns])
+        if name not in initial:
+            continue
+        if not isinstance(value, ShardedTensor):
+            value.copy_(initial[name]())  # data_parallel: every rank has the whole table
+            continue
+        whole = initial[name]() if value.local_shards() else None
+        for shard in value.local_shards():
+            assert whole is not None
+            start, size = shard.metadata.shard_offsets, shard.metadata.shard_sizes
+            rows = slice(start[0], start[0] + size[0])
+            columns = slice(start[1], start[1] + size[1])
+            shard.tensor.copy_(whole[rows, columns])
 
 
 def _fill_accumulators(model: DistributedModelParallel, rule: UpdateRule) -> None:

@@ -1,0 +1,183 @@
+"""Hash tables in whole runs: resume, growth, fresh rows, evaluation and export, two ranks."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hash_runs import BATCH, DYNAMIC, ITEM, ROWS, columns, maps, stored, train_on, write
+
+from tzrec.deploy.predictor import Predictor
+from tzrec.errors import CheckpointError, ConfigError
+from tzrec.main import evaluate, export, train_and_evaluate
+from tzrec.modules.hash_tables.id_map import EMPTY
+from tzrec.training.checkpoint.find import read_results
+
+STEPS = ROWS // BATCH
+TABLES = ("user_emb", "item_emb")
+
+
+def train(config, run, *, steps=0, more=(), **kwargs):
+    epochs = () if not steps else (f"train_config.num_steps={steps}", "train_config.num_epochs=0")
+    train_and_evaluate(config, model_dir=str(run), report=False, edits=[*epochs, *more], **kwargs)
+
+
+def weight_of(state, table):
+    (name,) = (n for n in state if n.endswith(f".{table}.weight") and not n.startswith("state."))
+    return state[name]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run over all rows."""
+    root = tmp_path_factory.mktemp("whole")
+    config = write(root)
+    train(config, root / "run")
+    return config, root / "run"
+
+
+def test_the_maps_know_the_most_frequent_ids(whole):
+    _, run = whole
+    found = maps(stored(run))
+    data = columns(ROWS, 0)
+    assert int(found["user_emb", "steps"]) == STEPS
+    # lfu: what came most often from the first step on is never lost.
+    ids, counts = np.unique(data["user"][: BATCH * (STEPS - 1)], return_counts=True)
+    best = ids[np.argsort(-counts)][:5].tolist()
+    owners = found["user_emb", "ids"].tolist()
+    for i in best:
+        row = owners.index(i)
+        # An odd step belongs to the next interval.
+        assert int(found["user_emb", "counts"][row]) == counts[ids.tolist().index(i)]
+    assert owners[-1] == EMPTY
+    assert all(EMPTY not in found[table, "ids"][:-1] for table in TABLES)
+
+
+def test_rows_of_the_history_and_of_the_item_are_the_same(whole):
+    _, run = whole
+    names = [name for name in stored(run) if name.endswith(".weight") and "_emb." in name]
+    assert sorted(name.split(".")[-2] for name in names) == ["item_emb", "user_emb"]
+
+
+@pytest.mark.parametrize("stop", [4, 6])
+def test_a_resumed_run_is_the_same_bit_by_bit(whole, tmp_path, stop):
+    """Step 4 lies within an interval of one table, 6 ends one of both."""
+    config, run = whole
+    train(config, tmp_path / "run", steps=stop)
+    train(config, tmp_path / "run", continue_train=True)
+    for part in ("model", "optimizer"):
+        expected, found = stored(run, part), stored(tmp_path / "run", part)
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(found[name], value), name
+
+
+def test_evaluation_alone_gives_the_same(whole):
+    _, run = whole
+    metrics = evaluate(str(run / "pipeline.config"), report=False)
+    for name in ("auc", "binary_cross_entropy"):
+        assert metrics[name] == read_results(run)[-1][name]
+
+
+def test_an_export_reads_its_own_map(whole, tmp_path):
+    _, run = whole
+    before = maps(stored(run))
+    path = export(str(run / "pipeline.config"), str(tmp_path / "export"))
+    predictor = Predictor.load(path)
+    known = int(before["user_emb", "ids"][0])
+    rows = {
+        name: values[:3].to_pylist() if hasattr(values, "to_pylist") else values[:3].tolist()
+        for name, values in columns(3, 7).items()
+        if name != "clk"
+    }
+
+    def probs(*users):
+        return predictor.predict({**rows, "user": list(users)})["probs"]
+
+    one, two, three = (probs(*users) for users in ((known, 5, 6), (known, 6, 5), (5, known, 6)))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, three)
+
+
+def test_growing_keeps_the_rows_of_all_ids(whole, tmp_path):
+    _, run = whole
+    grown = write(tmp_path, user="zch { zch_size: 50 eviction_interval: 5 lfu {} }")
+    start = f"train_config.fine_tune_checkpoint={run}"
+    with pytest.raises(CheckpointError, match="zch 30 → 50"):
+        train(grown, tmp_path / "refused", steps=1, more=[start])
+    still = "train_config.sparse_optimizer.rowwise_adagrad_optimizer.lr=0"
+    remap = [start, "train_config.on_table_mismatch=REMAP", still]
+    train(grown, tmp_path / "grown", steps=1, more=remap)
+    old, new = stored(run), stored(tmp_path / "grown")
+    before, after = maps(old), maps(new)
+    for name, empty in (("ids", EMPTY), ("counts", 0)):
+        values = after["user_emb", name]
+        assert torch.equal(values[:29], before["user_emb", name][:29])
+        assert (values[29:] == empty).all()
+    kept = [*range(29), 49]
+    assert torch.equal(weight_of(new, "user_emb")[kept], weight_of(old, "user_emb"))
+    # The next step goes on with the counts of the old run.
+    assert int(after["user_emb", "steps"]) == STEPS + 1
+    smaller = write(tmp_path, user="zch { zch_size: 20 lfu {} }")
+    with pytest.raises(CheckpointError, match="a hash table cannot shrink"):
+        train(smaller, tmp_path / "smaller", steps=1, more=remap)
+    reset = [start, "train_config.on_table_mismatch=RESET"]
+    train(smaller, tmp_path / "reset", steps=1, more=reset)
+    assert (maps(stored(tmp_path / "reset"))["user_emb", "ids"] == EMPTY).all()
+
+
+def test_dynamicemb(tmp_path):
+    config = write(tmp_path, user=DYNAMIC)
+    train(config, tmp_path / "run")
+    state = stored(tmp_path / "run")
+    found = maps(state)
+    # A row of this step's update is the only thing between the weights and their start.
+    owners = found["user_emb", "ids"]
+    assert (owners[:30] != EMPTY).all()
+    assert (found["user_emb", "counts"][:30] >= 3).all()
+    waiting = found["user_emb", "counter_ids"]
+    assert (found["user_emb", "counter_counts"][waiting != EMPTY] >= 1).all()
+    assert not set(waiting[waiting != EMPTY].tolist()) & set(owners.tolist())
+    # Ids without a row are constants, whatever gradients said.
+    weight = weight_of(state, "user_emb")
+    assert torch.equal(weight[30:], torch.tensor([[0.0], [0.25]]).expand(2, 4))
+    resumed = tmp_path / "resumed"
+    train(config, resumed, steps=5)
+    train(config, resumed, continue_train=True)
+    for name, value in state.items():
+        assert torch.equal(stored(resumed)[name], value), name
+    export(str(tmp_path / "run" / "pipeline.config"), str(tmp_path / "export"))
+
+
+def test_tables_that_cannot_be_shared(tmp_path):
+    config = write(tmp_path)
+    text = (tmp_path / "c.config").read_text()
+    other = ITEM.replace("1.5", "2.5")
+    (tmp_path / "c.config").write_text(text.replace(ITEM, other, 1))
+    with pytest.raises(ConfigError, match="hash table"):
+        train(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_two_ranks_have_the_map_and_the_rows_of_one(tmp_path):
+    """Shards by rows and whole tables, stopped within an interval of one of the tables."""
+    config = write(tmp_path)
+    # Each rank reads its half; one rank reads the batches of both together.
+    order = np.arange(ROWS).reshape(2, -1, BATCH // 2).transpose(1, 0, 2).ravel()
+    whole_table = pq.read_table(tmp_path / "train.parquet")
+    pq.write_table(whole_table.take(order), tmp_path / "one.parquet")
+    together = f"train_input_path={tmp_path}/one.parquet"
+    train(config, tmp_path / "one", steps=6, more=[together])
+    expected = stored(tmp_path / "one")
+    for kind in ("row_wise", "table_wise"):
+        run = tmp_path / kind
+        edits = {"num_epochs": 0, "global_embedding_constraints.sharding_types": [kind]}
+        train_on(2, config, run, num_steps=5, batch_size=BATCH // 2, **edits)
+        go_on = ["--continue_train"]
+        train_on(2, config, run, *go_on, num_steps=6, batch_size=BATCH // 2, **edits)
+        found = stored(run)
+        for key, value in maps(expected).items():
+            assert torch.equal(maps(found)[key], value), key
+        for table in TABLES:
+            weights = weight_of(found, table), weight_of(expected, table)
+            torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,404 @@
+"""Plans of clusters that are not there: limits, bytes, errors with their cures, late tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torchrec.distributed.types import ShardingPlan
+from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig, EmbeddingConfig
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+
+from tzrec.cli import main
+from tzrec.errors import ConfigError, PlanError, Unsupported
+from tzrec.modules.deferred_tables import Deferred, deferred_tables, table_device
+from tzrec.ops.cpu.rule import UpdateRule
+from tzrec.optim.replicated_tables import ReplicatedTables
+from tzrec.protos.feature_pb2 import ParameterConstraints
+from tzrec.training.distributed.cluster import Cluster, size_text
+from tzrec.training.distributed.cures import _Case, _twin, cures, plan_error
+from tzrec.training.distributed.limits import Wishes, table_limits
+from tzrec.training.distributed.plan import create_sharders, make_plan
+from tzrec.training.distributed.table import PlanTable, sizes
+
+META = torch.device("meta")
+ADAGRAD, ROWWISE = UpdateRule("adagrad", 0.1), UpdateRule("rowwise_adagrad", 0.1)
+GPUS = Cluster(8, 2, "cuda", 80 * 10**9, 512 * 10**9)
+CPUS = Cluster(4, 2, "cpu", 0, 10**9)
+
+
+class Model(nn.Module):
+    """A big and a small pooled table and one of a sequence."""
+
+    def __init__(self, big=1_000_000, dim=16, data_type=DataType.FP32, frozen=False):
+        super().__init__()
+        tables = [
+            EmbeddingBagConfig(
+                name=name,
+                num_embeddings=rows,
+                embedding_dim=dim,
+                feature_names=[f"{name}_f"],
+                data_type=data_type,
+            )
+            for name, rows in (("big", big), ("small", 100))
+        ]
+        tables[0].trainable = not frozen
+        self.ebc = EmbeddingBagCollection(tables=tables, device=META)
+        steps = EmbeddingConfig(
+            name="steps", num_embeddings=1000, embedding_dim=dim, feature_names=["steps_f"]
+        )
+        self.ec = EmbeddingCollection(tables=[steps], device=META)
+
+
+def wish(*types, kernels=()):
+    return ParameterConstraints(sharding_types=types, compute_kernels=kernels)
+
+
+def planned(model, cluster=CPUS, rule=ADAGRAD, **wishes):
+    unplaced = sizes(model, rule)
+    plan = make_plan(model, create_sharders(), cluster=cluster, wishes=Wishes(**wishes), rule=rule)
+    return PlanTable.of(unplaced, plan, cluster, rule)
+
+
+def limits_of(wishes, rule=ADAGRAD, device="cpu", model=None):
+    return table_limits(
+        model or Model(),
+        create_sharders(),
+        wishes,
+        rule=rule,
+        device_type=device,
+        world_size=2,
+    )
+
+
+def test_a_cluster_shares_memory_between_its_processes():
+    assert (GPUS.local_size, CPUS.local_size) == (4, 2)
+    assert GPUS.usable() == int(0.85 * 80 * 10**9)
+    assert GPUS.usable(in_ddr=True) == int(0.85 * 128 * 10**9)
+    assert CPUS.usable() == int(0.85 * 5 * 10**8)
+    device = CPUS.topology().devices[0].storage
+    assert (device.hbm, device.ddr) == (0, CPUS.usable())
+    assert str(GPUS) == "8 processes (cuda) on 2 machines, 80.0 GB a GPU, 512.0 GB a machine"
+    assert [size_text(n) for n in (1500, 2.5e6, 3e9, 4e12)] == [
+        "1.5 KB",
+        "2.5 MB",
+        "3.0 GB",
+        "4.0 TB",
+    ]
+
+
+def test_feature_constraints_go_before_the_global_ones():
+    found = limits_of(Wishes(wish("row_wise"), {"big_f": wish("table_wise")}))
+    assert {name: limit.sharding_types for name, limit in found.items()} == {
+        "big": ["table_wise"],
+        "small": ["row_wise"],
+        "steps": ["row_wise"],
+    }
+    plan = planned(Model(), every=wish("row_wise"), by_feature={"big_f": wish("table_wise")})
+    assert {table.name: table.sharding for table in plan.tables} == {
+        "big": "table_wise",
+        "small": "row_wise",
+        "steps": "row_wise",
+    }
+
+
+def test_features_of_a_shared_table_must_agree():
+    model = Model()
+    model.ebc.embedding_bag_configs()[0].feature_names.append("other")
+    wishes = {"big_f": wish("table_wise"), "other": wish("row_wise")}
+    with pytest.raises(ConfigError, match="'big_f' and 'other' share the table 'big' but differ"):
+        limits_of(Wishes(None, wishes), model=model)
+    wishes["other"] = wish("table_wise")
+    assert limits_of(Wishes(None, wishes), model=model)["big"].sharding_types == ["table_wise"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "says"),
+    [
+        (ROWWISE, "column_wise", "rowwise_adagrad has one number for a row"),
+        (UpdateRule("lamb", 0.1), "column_wise", "lamb has one number for a row"),
+        (UpdateRule("adam", 0.1), "data_parallel", "adam would move rows that the batch does not"),
+        (UpdateRule("sgd", 0.1, max_gradient=1.0), "data_parallel", "sgd with clipping or weight"),
+    ],
+)
+def test_placements_that_would_change_what_is_learnt(rule, kind, says):
+    with pytest.raises(Unsupported, match=f"'big' cannot be placed {kind}: {says}"):
+        limits_of(Wishes(wish(kind)), rule)
+    # Something else is left.
+    assert limits_of(Wishes(wish(kind, "row_wise")), rule)["big"].sharding_types == ["row_wise"]
+    # Nothing is learnt there.
+    assert limits_of(Wishes(wish(kind)), None)["big"].sharding_types == [kind]
+
+
+def test_half_floats_are_not_replicated():
+    model = Model(data_type=DataType.FP16)
+    with pytest.raises(Unsupported, match="such tables are FP32"):
+        limits_of(Wishes(wish("data_parallel")), model=model)
+
+
+def test_a_collection_says_what_it_can_be():
+    with pytest.raises(ConfigError, match="'steps' cannot be placed table_row_wise") as caught:
+        limits_of(Wishes(wish("table_row_wise")))
+    assert "column_wise, data_parallel, row_wise, table_wise" in caught.value.hint
+
+
+@pytest.mark.parametrize(("dim", "ranks", "width"), [(16, 2, 8), (16, 8, 4), (24, 4, 8), (8, 3, 4)])
+def test_columns_are_spread_over_the_ranks(dim, ranks, width):
+    cluster = Cluster(ranks, 1, "cpu", 0, 10**9)
+    plan = planned(Model(dim=dim), cluster, every=wish("column_wise"))
+    (big,) = (table for table in plan.tables if table.name == "big")
+    pieces = dim // width
+    assert sorted(big.bytes_of.values()) == [1_000_000 * width * 8] * pieces
+
+
+def test_bytes_of_a_plan():
+    plan = planned(Model(), every=wish("row_wise"))
+    (big,) = (table for table in plan.tables if table.name == "big")
+    assert (big.weights, big.states) == (64_000_000, 64_000_000)
+    assert big.bytes_of == dict.fromkeys(range(4), 32_000_000)
+    assert sum(plan.bytes_of(rank) for rank in range(4)) == sum(t.size for t in plan.tables)
+    assert [table.name for table in plan.tables] == ["big", "steps", "small"]
+    first, row = str(plan).splitlines()[:2]
+    assert first.split() == [
+        *("table", "rows", "dim", "weights", "states", "sharding", "ranks", "of", "a", "rank"),
+    ]
+    share = f"{32e6 / CPUS.usable():.1%}"
+    assert row == f"big    1,000,000   16  64.0 MB  64.0 MB  row_wise  0-3{share:>13}"
+    stored = json.loads(json.dumps(plan.as_dict()))
+    assert stored["tables"][0]["bytes_of_rank"] == {str(rank): 32_000_000 for rank in range(4)}
+    assert stored["cluster"]["world_size"] == 4
+
+
+def test_states_of_each_optimizer_and_of_frozen_tables():
+    def of(rule, **more):
+        return {table.name: table.states for table in sizes(Model(**more), rule)}["big"]
+
+    assert of(ADAGRAD) == of(ADAGRAD, data_type=DataType.FP16) == 64_000_000
+    assert of(ROWWISE) == 4_000_000
+    assert of(UpdateRule("adam", 0.1)) == 128_000_000
+    assert of(UpdateRule("sgd", 0.1)) == of(ADAGRAD, frozen=True) == of(None) == 0
+
+
+def test_a_replicated_table_is_on_every_rank():
+    plan = planned(Model(), every=wish("data_parallel"))
+    assert plan.tables[0].bytes_of == dict.fromkeys(range(4), 128_000_000)
+
+
+def test_tables_in_the_memory_of_machines_are_counted_there():
+    small = Cluster(2, 1, "cuda", 10**8, 10**12)
+    plan = planned(Model(), small, every=wish(kernels=["fused_uvm"]))
+    assert plan.bytes_of(0) == 0
+    assert plan.bytes_of(0, in_ddr=True) + plan.bytes_of(1, in_ddr=True) > 128_000_000
+
+
+def sure(model, cluster, rule=ADAGRAD, **wishes):
+    """Returns the error, its cures, and what they were found for."""
+    with pytest.raises(PlanError) as caught:
+        planned(model, cluster, rule, **wishes)
+    found = Wishes(**wishes)
+    limits = table_limits(
+        model,
+        create_sharders(),
+        found,
+        rule=rule,
+        device_type=cluster.device_type,
+        world_size=cluster.world_size,
+    )
+    return caught.value, list(cures(_Case(_twin(model, rule), cluster, limits, rule)))
+
+
+def test_the_error_says_what_is_needed_and_what_there_is():
+    error, found = sure(Model(big=100_000_000), CPUS)
+    assert error.exit_code == 5
+    assert "they need 12.8 GB (weights 6.4 GB, optimizer states 6.4 GB)" in error.message
+    assert "there are 1.7 GB for tables, 425.0 MB a process (15% is kept" in error.message
+    assert re.search(r"big +100,000,000 +16 +6.4 GB +6.4 GB +table_wise, row_wise", error.message)
+    assert [line.strip()[:3] for line in error.hint.splitlines()[1:]] == [
+        f"{i}. " for i in range(1, len(found) + 1)
+    ]
+
+
+def test_only_ten_tables_are_shown():
+    tables = [
+        EmbeddingBagConfig(
+            name=f"t{i}", num_embeddings=10**7 + i, embedding_dim=16, feature_names=[f"f{i}"]
+        )
+        for i in range(13)
+    ]
+    model = EmbeddingBagCollection(tables=tables, device=META)
+    message = plan_error(model, CPUS, limits_of(Wishes(), model=model), ADAGRAD).message
+    assert re.findall(r"^    (t\d+)", message, re.M) == [f"t{i}" for i in range(12, 2, -1)]
+    assert "and 3 smaller ones" in message
+
+
+def test_first_cure_free_what_must_stay_whole():
+    error, found = sure(Model(big=5_000_000), CPUS, every=wish("table_wise"))
+    assert "but not in pieces that fit" in error.message
+    assert found[0].startswith("also allow sharding_types row_wise and table_wise")
+    planned(Model(big=5_000_000), CPUS, every=wish("table_wise", "row_wise"))
+
+
+def test_first_cure_a_kernel_that_exists():
+    error, found = sure(Model(), CPUS, every=wish("table_wise", kernels=["fused_uvm"]))
+    assert "no compute kernel of ['fused_uvm'] can have table 'steps' as ['table" in error.message
+    assert found[0].startswith("also allow")
+    planned(Model(), CPUS, every=wish("table_wise", kernels=["fused_uvm", "fused"]))
+
+
+def test_first_cure_the_memory_of_machines():
+    model, small = Model(big=10_000_000), Cluster(2, 1, "cuda", 10**8, 10**12)
+    _, found = sure(model, small)
+    assert found[0].startswith("let big tables lie in the memory of the machines")
+    kernels = json.loads(re.search(r"\[.*?\]", found[0])[0])
+    planned(model, small, every=wish(kernels=kernels))
+
+
+def test_first_cure_more_machines():
+    model = Model(big=100_000_000)
+    _, found = sure(model, CPUS)
+    hosts, processes = map(int, re.match(r"(\d+) machines.*\((\d+) proc", found[0]).groups())
+    grown = Cluster(processes, hosts, "cpu", 0, 10**9)
+    plan = planned(model, grown)
+    assert max(plan.bytes_of(rank) for rank in range(processes)) <= grown.usable()
+    # Not many more than there must be.
+    assert hosts * 0.85 * 10**9 < 1.6 * 12.8e9
+
+
+def test_other_cures_make_them_fit_too():
+    model = Model(big=20_000_000)
+    _, found = sure(model, CPUS)
+    kinds = [text.split()[0] for text in found]
+    assert kinds[1:3] == ["rowwise_adagrad_optimizer", "at"]
+    planned(model, CPUS, ROWWISE)
+    cap = int(re.match(r"at most ([\d,]+) rows", found[2])[1].replace(",", ""))
+    planned(Model(big=cap), CPUS)
+    with pytest.raises(PlanError):
+        planned(Model(big=int(cap * 1.1)), CPUS)
+    # States of half floats are FP32: 20 M rows need 1.3 GB less only without them.
+    sgd = UpdateRule("sgd", 0.1)
+    _, found = sure(Model(big=40_000_000), CPUS, sgd)
+    assert found[1].startswith('data_type: "FP16" for the features of big')
+    planned(Model(big=40_000_000, data_type=DataType.FP16), CPUS, sgd)
+
+
+def test_no_tables_no_plan():
+    plan = make_plan(nn.Linear(1, 1), create_sharders(), cluster=CPUS)
+    assert isinstance(plan, ShardingPlan)
+    assert not plan.plan
+
+
+@pytest.mark.parametrize("kind", ["pooled", "rows"])
+@pytest.mark.parametrize("data_type", [DataType.FP32, DataType.FP16])
+def test_deferred_tables_have_the_values_of_others(kind, data_type):
+    def build():
+        torch.manual_seed(3)
+        config = EmbeddingBagConfig if kind == "pooled" else EmbeddingConfig
+        tables = [
+            config(
+                name=f"t{i}",
+                num_embeddings=7 + 30 * i,
+                embedding_dim=5,
+                feature_names=[f"f{i}"],
+                data_type=data_type,
+                init_fn=init,
+            )
+            for i, init in enumerate((None, nn.init.normal_, nn.init.ones_))
+        ]
+        collection = EmbeddingBagCollection if kind == "pooled" else EmbeddingCollection
+        built = collection(tables=tables, device=table_device(tables, None))
+        return tables, list(built.parameters()), nn.Linear(3, 4).weight
+
+    tables, expected, dense = build()
+    with deferred_tables():
+        deferred, parameters, later = build()
+    assert all(parameter.is_meta for parameter in parameters)
+    assert torch.equal(dense, later)
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    for table, weight, value in zip(deferred, parameters, expected, strict=True):
+        assert isinstance(table.init_fn, Deferred)
+        assert torch.equal(table.init_fn.make(weight.shape, weight.dtype), value)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(isinstance(table.init_fn, Deferred) for table in tables)
+
+
+def test_hash_tables_are_not_deferred():
+    tables = [SimpleNamespace(hash_table=object())]
+    with deferred_tables():
+        assert table_device(tables, None) is None
+    with deferred_tables("plan"):
+        assert table_device(tables, None) == META
+        assert table_device(tables, torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adagrad", "rowwise_adagrad"])
+def test_replicated_tables_follow_the_formulas(kind):
+    rule = UpdateRule(kind, 0.1, eps=1e-3, initial_accumulator_value=0.5)
+    generator = torch.Generator().manual_seed(0)
+    table = nn.Parameter(torch.randn(6, 4, generator=generator))
+    weight = table.detach().double().clone()
+    optimizer = ReplicatedTables([table], rule=rule, names=["t"])
+    squares = torch.full((6, 4) if kind == "adagrad" else (6,), 0.5, dtype=torch.float64)
+    for _ in range(3):
+        gradient = torch.randn(6, 4, generator=generator)
+        gradient[[1, 4]] = 0
+        table.grad = gradient.clone()
+        optimizer.step()
+        g = gradient.double()
+        if kind == "sgd":
+            weight -= 0.1 * g
+        elif kind == "adagrad":
+            squares += g**2
+            weight -= 0.1 * g / (squares.sqrt() + 1e-3)
+        else:
+            squares += (g**2).mean(1)
+            weight -= 0.1 * g / (squares.sqrt() + 1e-3)[:, None]
+    torch.testing.assert_close(table.detach().double(), weight, rtol=1e-6, atol=1e-7)
+    state = optimizer.state[table]
+    assert list(state) == ([] if kind == "sgd" else ["t.momentum1"])
+    if kind != "sgd":
+        torch.testing.assert_close(state["t.momentum1"].double(), squares)
+
+
+def plan_command(capsys, *arguments):
+    code = main(["plan", *map(str, arguments)])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_the_command_plans(click_config, capsys):
+    config = click_config()
+    sizes_of = ("--world-size", 8, "--hbm", "80GB", "--ddr", "512GB")
+    code, out, err = plan_command(capsys, config, *sizes_of)
+    assert code == 0, err
+    assert out.splitlines()[0].startswith("table ")
+    assert "8 processes (cuda) on 1 machine, 80.0 GB a GPU, 512.0 GB a machine" in out
+    code, out, err = plan_command(capsys, config, "--ddr", "1GiB", "--json")
+    stored = json.loads(out)
+    assert {table["bytes_of_rank"]["0"] for table in stored["tables"]} == {320, 1920, 2560}
+    assert stored["cluster"]["ddr"] == 2**30
+    rows = "feature_configs[0].id_feature.num_buckets=2000000000"
+    code, out, err = plan_command(capsys, config, "--world-size", 2, "--ddr", "64GB", "--set", rows)
+    assert (code, out) == (5, "")
+    assert "they need 128.0 GB" in err
+    assert "1. 3 machines like these (6 processes)" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "--ddr is missing"),
+        (("--ddr", "80XB"), "'80XB' is no size such as 80GB"),
+        (("--ddr", "1GB", "--device", "cuda"), "--device cuda needs --hbm"),
+        (("--ddr", "1GB", "--hbm", "1GB", "--device", "cpu"), "--device cpu has none"),
+        (("--ddr", "1GB", "--world-size", 3, "--hosts", 2), "3 processes cannot be shared by 2"),
+    ],
+)
+def test_flags_that_do_not_go_together(click_config, capsys, arguments, says):
+    code, _, err = plan_command(capsys, click_config(), *arguments)
+    assert code == 2
+    assert says in err

@@ -1,0 +1,283 @@
+"""`PlanError` of tables that do not fit: what is needed, what there is, and what would help."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
+from torchrec.modules.embedding_configs import DataType
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+
+from tzrec.errors import PlanError
+from tzrec.ops.cpu.rule import Kind, UpdateRule
+from tzrec.training.distributed.cluster import RESERVED, Cluster, size_text
+from tzrec.training.distributed.limits import (
+    DEFAULT_SHARDING,
+    GLOBAL,
+    planned_tables,
+    weight_of,
+)
+from tzrec.training.distributed.plan import create_sharders, plan_tables
+from tzrec.training.distributed.table import aligned, sizes
+from tzrec.training.distributed.table_optimizers import attach
+
+Limits = Mapping[str, ParameterConstraints]
+
+# Those that TorchRec does not know, and others with states.
+_KNOWN: Mapping[str, Kind] = {"lars_sgd": "adagrad", "rmsprop": "adagrad", "adadelta": "adam"}
+_NUM_SHOWN = 10
+_TRIES = 12
+_UVM = ("fused_uvm_caching", "fused_uvm")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """Tables, memory and what the planner may do; each cure changes one of them."""
+
+    model: nn.Module
+    cluster: Cluster
+    limits: Limits
+    rule: UpdateRule | None
+
+    def fits(self) -> bool:
+        try:
+            plan_tables(
+                self.model,
+                create_sharders(),
+                self.cluster,
+                self.limits,
+                rule=self.rule,
+                quick=True,
+            )
+        except PlannerError:
+            return False
+        return True
+
+
+def plan_error(
+    model: nn.Module,
+    cluster: Cluster,
+    limits: Limits,
+    rule: UpdateRule | None,
+    *,
+    error: Exception | None = None,
+) -> PlanError:
+    """Returns the error of tables that the planner could not place.
+
+    Args:
+        model: holds the collections.
+        cluster: the processes and their memory.
+        limits: what the planner might choose from.
+        rule: how tables that train move.
+        error: what the planner said.
+    """
+    tables = sorted(sizes(model, rule), key=lambda table: -table.size)
+    weights, states = sum(t.weights for t in tables), sum(t.states for t in tables)
+    needed, room = weights + states, cluster.usable() * cluster.world_size
+    message = (
+        f"the embedding tables cannot be placed on {cluster}: they need {size_text(needed)} "
+        f"(weights {size_text(weights)}, optimizer states {size_text(states)}), there are "
+        f"{size_text(room)} for tables, {size_text(cluster.usable())} a process ({RESERVED:.0%} "
+        f"is kept for the rest){_reason(limits, needed <= room, error)}\n"
+    )
+    rows = [("table", "rows", "dim", "weights", "states", "may be")]
+    for table in tables[:_NUM_SHOWN]:
+        rows.append(
+            (
+                table.name,
+                f"{table.rows:,}",
+                str(table.dim),
+                size_text(table.weights),
+                size_text(table.states),
+                ", ".join(limits[table.name].sharding_types or ()),
+            )
+        )
+    more = [f"and {len(tables) - _NUM_SHOWN} smaller ones"] if len(tables) > _NUM_SHOWN else []
+    message += "\n".join(f"    {line}" for line in [*aligned(rows), *more])
+    case = _Case(_twin(model, rule), cluster, limits, rule)
+    helpful = list(cures(case))
+    listed = "".join(f"\n    {i}. {text}" for i, text in enumerate(helpful, 1))
+    if not helpful:
+        return PlanError(
+            message, hint="take processes with more memory: a batch alone needs more than they have"
+        )
+    return PlanError(message, hint=f"each of these makes them fit, best first:{listed}")
+
+
+def _reason(limits: Limits, enough: bool, error: Exception | None) -> str:
+    if error is not None and "No available sharding" in str(error):
+        name = str(error).partition("constraints for ")[2].partition(".")[0]
+        if name in limits:
+            return (
+                f"; no compute kernel of {limits[name].compute_kernels} can have table {name!r} "
+                f"as {limits[name].sharding_types}"
+            )
+    return ", but not in pieces that fit" if enough else ""
+
+
+def cures(case: _Case) -> Iterator[str]:
+    """Yields changes of a config or cluster under which the tables fit, each tried out alone.
+
+    Those that leave alone what is learnt come first.
+    """
+    for cure in (_freer, _in_ddr, _more_machines, _smaller_states, _half_floats, _fewer_rows):
+        text = cure(case)
+        if text:
+            yield text
+
+
+def _freer(case: _Case) -> str:
+    """Cut into rows what had to stay whole."""
+    freed, names = {}, []
+    for name, limit in case.limits.items():
+        types = list(dict.fromkeys([*(limit.sharding_types or ()), *DEFAULT_SHARDING]))
+        kernels = list(dict.fromkeys([*(limit.compute_kernels or ()), "fused"]))
+        freed[name] = dataclasses.replace(limit, sharding_types=types, compute_kernels=kernels)
+        if types != limit.sharding_types or kernels != limit.compute_kernels:
+            names.append(name)
+    if not names or not dataclasses.replace(case, limits=freed).fits():
+        return ""
+    return (
+        f"also allow sharding_types row_wise and table_wise with the kernel fused for "
+        f"{_some(names)} ({GLOBAL}, or embedding_constraints of their features)"
+    )
+
+
+def _in_ddr(case: _Case) -> str:
+    """Leave tables in the machine's memory."""
+    if not case.cluster.on_gpus:
+        return ""
+    limits = {
+        name: dataclasses.replace(limit, compute_kernels=[*(limit.compute_kernels or ()), *_UVM])
+        for name, limit in case.limits.items()
+    }
+    if not dataclasses.replace(case, limits=limits).fits():
+        return ""
+    return (
+        "let big tables lie in the memory of the machines (slower): compute_kernels "
+        f'["fused", "fused_uvm_caching", "fused_uvm"] in {GLOBAL}'
+    )
+
+
+def _more_machines(case: _Case) -> str:
+    """Take more of the same."""
+    cluster = case.cluster
+    needed = sum(table.size for table in sizes(case.model, case.rule))
+    room = max(cluster.usable() * cluster.world_size, 1)
+    factor = max(2, math.ceil(needed / room))
+    for _ in range(_TRIES):
+        grown = cluster.grown(factor)
+        if dataclasses.replace(case, cluster=grown).fits():
+            return f"{grown.hosts} machines like these ({grown.world_size} processes)"
+        factor += max(1, factor // 4)
+    return ""
+
+
+def _smaller_states(case: _Case) -> str:
+    """Keep one number a row instead of one a weight."""
+    if case.rule is None or case.rule.kind in ("sgd", "rowwise_adagrad"):
+        return ""
+    rule = UpdateRule("rowwise_adagrad", case.rule.lr)
+    attach_all(case.model, rule)
+    fits = dataclasses.replace(case, rule=rule).fits()
+    attach_all(case.model, case.rule)
+    if not fits:
+        return ""
+    return (
+        f"rowwise_adagrad_optimizer instead of {case.rule.kind} (train_config.sparse_optimizer): "
+        "its states take 4 bytes a row; the model learns a little differently"
+    )
+
+
+def _half_floats(case: _Case) -> str:
+    """Keep weights in two bytes."""
+    changed = [
+        config.name
+        for _, _, config in planned_tables(case.model)
+        if config.data_type == DataType.FP32 and "data_parallel" not in _types(case, config.name)
+    ]
+    if not changed:
+        return ""
+
+    def half(config: Any) -> dict[str, Any]:
+        return {"data_type": DataType.FP16} if config.name in changed else {}
+
+    twin = _twin(case.model, case.rule, half)
+    if not dataclasses.replace(case, model=twin).fits():
+        return ""
+    return f'data_type: "FP16" for the features of {_some(changed)}: half the bytes of weights'
+
+
+def _fewer_rows(case: _Case) -> str:
+    """Cap the rows of tables; the largest cap that fits, to two digits."""
+
+    def fits(most: int) -> bool:
+        twin = _twin(
+            case.model,
+            case.rule,
+            lambda config: {"num_embeddings": min(config.num_embeddings, most)},
+        )
+        return dataclasses.replace(case, model=twin).fits()
+
+    rows = {config.name: config.num_embeddings for _, _, config in planned_tables(case.model)}
+    low, high = 1, max(rows.values())
+    if not fits(low):
+        return ""
+    while high - low > max(low // 50, 1):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    scale = 10 ** max(len(str(low)) - 2, 0)
+    low = low // scale * scale
+    cut = [name for name, count in rows.items() if count > low]
+    return f"at most {low:,} rows a table (num_buckets, hash_bucket_size), which cuts {_some(cut)}"
+
+
+def _types(case: _Case, name: str) -> list[str]:
+    return list(case.limits[name].sharding_types or ())
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def attach_all(model: nn.Module, rule: UpdateRule | None) -> None:
+    """Tells the planner the optimizer of the tables that train, or another one with states."""
+    alike = rule and UpdateRule(_KNOWN.get(rule.kind, rule.kind), rule.lr)
+    for _, module, config in planned_tables(model):
+        weight = weight_of(module, config)
+        for name in ("_in_backward_optimizers", "_optimizer_classes", "_optimizer_kwargs"):
+            if hasattr(weight, name):
+                delattr(weight, name)
+        attach([weight], alike if getattr(config, "trainable", True) else None)
+
+
+def _twin(
+    model: nn.Module,
+    rule: UpdateRule | None,
+    change: Callable[[Any], dict[str, Any]] = lambda config: {},
+) -> nn.Module:
+    """Returns the collections of a model on the meta device, with changed tables.
+
+    Args:
+        model: holds the collections.
+        rule: how tables that train move.
+        change: config of a table → its new values.
+    """
+    by_path: dict[str, tuple[type, list[Any]]] = {}
+    for path, module, config in planned_tables(model):
+        new = dataclasses.replace(config, **change(config))
+        new.trainable = getattr(config, "trainable", True)
+        by_path.setdefault(path, (type(module), []))[1].append(new)
+    twin = nn.Module()
+    meta = torch.device("meta")
+    for path, (kind, configs) in by_path.items():
+        assert kind in (EmbeddingBagCollection, EmbeddingCollection)
+        twin.add_module(path.replace(".", "/") or "_", kind(tables=configs, device=meta))
+    attach_all(twin, rule)
+    return twin
