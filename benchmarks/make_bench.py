@@ -35,7 +35,7 @@ INTRODUCTIONS = {
     QUICK: "`make bench`: small sizes, one run each, to see that nothing broke. Noisy.",
     LONG: "`make bench WHAT=NAME,NAME`: the long forms that have no section of their own.",
 }
-LAST_LINES = 25
+LAST_LINES = 60
 
 
 @dataclass(frozen=True)

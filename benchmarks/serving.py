@@ -73,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dir", type=Path, default=Path("experiments/serving"))
     parser.add_argument("--fg", default="FG_NORMAL", choices=serving_model.FG_MODES)
     parser.add_argument("--candidates", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=10, help="of each measurement")
     parser.add_argument("--workers", type=int, default=1, help="processes of the server")
     parser.add_argument("--threads", type=int, default=2, help="model calls at a time, altogether")
     parser.add_argument("--connections", type=int, default=16, help="at saturation")

@@ -74,10 +74,10 @@ def test_broken_markers_are_refused(bench, text):
 def test_tables_are_kept_and_other_output_is_quoted(bench):
     output = "noise\n| a | b |\n|---|---|\n| 1 | 2 |\nnoise\n| c |\n|---|\n"
     assert bench.kept(output) == "| a | b |\n|---|---|\n| 1 | 2 |\n\n| c |\n|---|"
-    lines = "\n".join(str(i) for i in range(40))
+    lines = "\n".join(str(i) for i in range(99))
     kept = bench.kept(f"{lines}\n" + '{"json": 1}').splitlines()
     assert kept[0] == "```text"
-    assert kept[1:-1] == [str(i) for i in range(15, 40)]
+    assert kept[1:-1] == [str(i) for i in range(39, 99)]
     assert kept[-1] == "```"
 
 

@@ -125,8 +125,8 @@ def launch(directory, size, *loads):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
         [*launcher, f"--nproc_per_node={size}", __file__, str(directory), *map(str, loads)],
-        env={  # noqa: TID251
-            **os.environ,
+        env={
+            **os.environ,  # noqa: TID251
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "OMP_NUM_THREADS": "1",
         },
