@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from tzrec.fg import FgHandler
 from tzrec.fg.kernels import use_backend
-from tzrec.fg.memory import keep_freed_memory
+from tzrec.utils.memory import keep_freed_memory
 
 BUCKETS = 1_000_003
 Columns = dict[str, pa.Array]

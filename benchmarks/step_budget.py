@@ -120,7 +120,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from tzrec.training.trainer import Trainer
     from tzrec.utils.memory import keep_freed_memory
 
-    keep_freed_memory()
+    keep_freed_memory(without_bound=True)
     torch.set_num_threads(int(args.threads))
     edits = [f"train_config.mixed_precision={args.precisions}", *args.edits]
     config = prepare(str(config_file(args, args.models)), edits=edits).config

@@ -100,7 +100,7 @@ def work(directory, loads):
     for case in CASES:
         model, optimizer = build(case)
         losses = run(model, optimizer, range(SPLIT))
-        if not (directory / f"{size} {case}").exists():
+        if "1" in loads:
             single.save(directory / f"{size} {case}", model, optimizer)
         losses += run(model, optimizer, range(SPLIT, END))
         results[case] = {

@@ -12,8 +12,8 @@ from typing import Any
 
 from tzrec.cli.console import quiet_libraries, run_command, setup_logging
 from tzrec.cli.parser import Parser
-from tzrec.fg.memory import keep_freed_memory
 from tzrec.options import Options, current_rank, from_environment, prepare_process
+from tzrec.utils.memory import keep_freed_memory
 
 logger = logging.getLogger("tzrec")
 

@@ -24,7 +24,7 @@ from tzrec.datasets.locate import RowParser
 from tzrec.datasets.sampled import Stream
 from tzrec.datasets.slicer import RawBatch
 from tzrec.errors import DistributedError, TzrecError
-from tzrec.fg.memory import keep_freed_memory
+from tzrec.utils.memory import keep_freed_memory
 
 logger = logging.getLogger("tzrec")
 

@@ -21,7 +21,7 @@ from tzrec.datasets.bad_rows import BadRows, find_failures
 from tzrec.datasets.reader import BaseReader
 from tzrec.datasets.split import RowOrder
 from tzrec.errors import DataError, DistributedError, TzrecError
-from tzrec.fg.memory import keep_freed_memory
+from tzrec.utils.memory import keep_freed_memory
 from tzrec.utils.progress import Progress
 
 logger = logging.getLogger("tzrec")

@@ -103,7 +103,7 @@ class TrainingJob:
             continue_train=continue_train,
             fine_tune_checkpoint=config.train_config.fine_tune_checkpoint,
         )
-        keep_freed_memory()
+        keep_freed_memory(without_bound=True)
         build.set_tf32(config.train_config)
         seed = build.run_seed(config, self.options)
         build.seed_everything(seed, deterministic=self.options.deterministic)
