@@ -7,10 +7,10 @@
 * ``length``: MultiTowerDIN on rows of Taobao's shape, histories of 1 to that many steps, batches
   of 256.
 
-Each point is a process of its own with one thread. CPU time of the process (reading included)
-over short runs of steps, each step with a new batch; the start and the first steps do not count.
-The figure is the median of all runs. Figures are kept in ``--dir``, and rounds of later calls
-count too.
+The wide part of DeepFM has tables of its own, with vectors of 4. Each point is a process with one
+thread. CPU time of the process (reading included) over short runs of steps, each step with a new
+batch; the start and the first steps do not count. The figure is the median of all runs. Figures
+are kept in ``--dir``, and rounds of later calls count too.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --what vocabulary --values 1e6,5e7 --rounds 1 --fresh
@@ -40,7 +40,7 @@ VALUES = {
     "length": (10, 50, 200, 1000, 2000),
 }
 NAMES = {"vocabulary": "rows of all tables", "features": "features", "length": "longest history"}
-DIM, BATCH, LENGTH_BATCH = 16, 4096, 256
+DIM, WIDE_DIM, BATCH, LENGTH_BATCH = 16, 4, 4096, 256
 SMALLEST, ROWS_OF_A_FEATURE = 100, 20_000
 WARM, RUN = 4, 4
 TOLERANCE = 0.2
@@ -115,10 +115,10 @@ def collect(args: argparse.Namespace, asked: list[tuple[str, int]], records: Rec
 
 
 def memory_needed(what: str, value: int) -> float:
-    """Returns about how many bytes training takes: weights, sums of squares, one int32 a row."""
+    """Returns about how many bytes training takes: weights, sums of squares, an int32 per row."""
     rows = {"vocabulary": value, "features": value * ROWS_OF_A_FEATURE, "length": 3_200_000}[what]
     activations = 1e6 * {"vocabulary": 300, "features": 2 * value, "length": 2 * value}[what]
-    return 0.6e9 + rows * (DIM * 8 + 4) + activations
+    return 0.6e9 + rows * ((DIM + WIDE_DIM) * 8 + 2 * 4) + activations
 
 
 def free_memory() -> float:
@@ -258,11 +258,8 @@ def timed(args: argparse.Namespace, trainer: Any, loader: Any) -> dict[str, Any]
     """Returns CPU µs per row of each run, those of the tables, and memory in GB."""
     from step_budget import Budget, batch_rows
 
-    tables = [
-        table
-        for group in trainer.optimizer._tables._groups
-        for table in group.trained.values()
-    ]  # fmt: skip
+    groups = trainer.optimizer._tables._groups
+    tables = [table for group in groups for table in group.trained.values()]
     micros, of_tables, rows = [], [], 0
     clocks: dict[str, list[float]] = {}
     trainer.model.train()
@@ -283,16 +280,14 @@ def timed(args: argparse.Namespace, trainer: Any, loader: Any) -> dict[str, Any]
     total, _ = trainer.model(next(batches))
     trainer.optimizer.backward(total)
     status = Path("/proc/self/status").read_text().splitlines()
+    states = [state for table in tables for state in (table.weight, *table.state.values())]
     return {
         "micros": micros,
         "of_tables": of_tables,
-        "distinct": sum(len(table.pending()[0]) for table in tables),
+        "distinct": sum(len(table.pending()[0]) for table in tables if table.dim == DIM),
         "peak": next(int(at.split()[1]) for at in status if at.startswith("VmHWM")) * 1024 / 1e9,
-        "tables": sum(
-            table.weight.nbytes + sum(state.nbytes for state in table.state.values())
-            for table in tables
-        ) / 1e9,
-    }  # fmt: skip
+        "tables": sum(state.nbytes for state in states) / 1e9,
+    }
 
 
 def points(records: dict[str, list[dict[str, Any]]]) -> list[dict[str, float]]:

@@ -41,7 +41,8 @@ def behind(owner, name, label):
 from tzrec.cli import main
 from tzrec.cli import train as command
 def instrument():
-    import tzrec.main as composition
+    with command.importing():
+        import tzrec.main as composition
     from tzrec.training import job, trainer
     mile("imports")
     behind(composition, "prepare", "config")

@@ -53,6 +53,11 @@ class PlannedTable:
         return self.weights + self.states
 
     @property
+    def part(self) -> str:
+        """The part of the embeddings that it belongs to, where a name occurs twice."""
+        return self.path.rpartition("impls.")[2]
+
+    @property
     def in_ddr(self) -> bool:
         """Whether it lies in the memory of a machine although GPUs compute."""
         return self.kernel in IN_DDR
@@ -114,12 +119,13 @@ class PlanTable:
     def __str__(self) -> str:
         usable = {flag: self.cluster.usable(in_ddr=flag) for flag in (False, True)}
         rows = [("table", "rows", "dim", "weights", "states", "sharding", "ranks", "of a rank")]
+        names = [table.name for table in self.tables]
         for table in self.tables:
             largest = max(table.bytes_of.values(), default=0)
             kernel = "" if table.kernel in ("fused", "dense") else f" {table.kernel}"
             rows.append(
                 (
-                    table.name,
+                    table.name if names.count(table.name) == 1 else f"{table.name} ({table.part})",
                     f"{table.rows:,}",
                     str(table.dim),
                     size_text(table.weights),
