@@ -22,6 +22,7 @@ import datetime as dt
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -157,16 +158,20 @@ def run(form: str, limit: float, folder: Path = ROOT / "benchmarks") -> Outcome:
     script, *rest = form.split()
     started = time.perf_counter()
     command = [sys.executable, str(folder / script), *rest]
-    problem, output = "", ""
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=limit, check=False
-        )
-        output = done.stdout
-        if done.returncode:
-            problem = f"exit code {done.returncode}"
-    except subprocess.TimeoutExpired:
-        problem = f"ended after {limit:.0f} s"
+    problem = ""
+    # In a session of its own, so that what it has started ends with it.
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=limit)
+            if process.returncode:
+                problem = f"exit code {process.returncode}"
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            output, problem = "", f"ended after {limit:g} s"
     return Outcome(form, output, time.perf_counter() - started, problem)
 
 

@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -124,10 +125,23 @@ def test_an_unknown_name_is_refused(bench, scripts, capsys):
     assert scripts.read_text() == before
 
 
-def test_a_benchmark_that_hangs_is_ended(bench, tmp_path):
-    (tmp_path / "slow.py").write_text("import time; time.sleep(60)")
-    outcome = bench.run("slow.py", 0.2, tmp_path)
-    assert outcome.problem == "ended after 0 s"
+def test_a_benchmark_that_hangs_is_ended_with_what_it_started(bench, tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen(['sleep', '60'])\n"
+        "pathlib.Path(sys.argv[1]).write_text(str(child.pid))\n"
+        "time.sleep(60)\n"
+    )
+    pid = tmp_path / "pid"
+    outcome = bench.run(f"slow.py {pid}", 3, tmp_path)
+    assert outcome.problem == "ended after 3 s"
+    assert outcome.seconds < 30
+    status = Path("/proc") / pid.read_text() / "status"
+    deadline = time.monotonic() + 10
+    # Gone, or waiting for init to collect it.
+    while status.exists() and "\nState:\tZ" not in status.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_every_entry_names_a_script_and_options_that_it_has(bench):

@@ -63,6 +63,14 @@ def example_table(servable: Servable, capability: str, num_rows: int = 3) -> pa.
     raise AssertionError("no part has the columns")
 
 
+def _has_no_items(body: Any) -> bool:
+    """Whether nothing says where a column would be that the context lacks.
+
+    A column may be in the items instead, which is more than the description tells.
+    """
+    return isinstance(body, dict) and body.get("items") == []
+
+
 def fuzz(described: Any, path: str, mode: str, number: int, **call: Any) -> Counter[int]:
     """Sends requests made from a description; returns status → how many.
 
@@ -86,7 +94,8 @@ def fuzz(described: Any, path: str, mode: str, number: int, **call: Any) -> Coun
         case.query = {}  # for Arrow bodies only, which cannot be described
         answer = case.call(**call)
         statuses[answer.status_code] += 1
-        more = [negative_data_rejection] if is_negative and answer.status_code != 413 else []
+        must_refuse = is_negative and answer.status_code != 413 and not _has_no_items(case.body)
+        more = [negative_data_rejection] if must_refuse else []
         case.validate_response(answer, checks=[*_CHECKS, *more])
         if answer.status_code >= 400 and not is_negative:
             error = answer.json()["error"]

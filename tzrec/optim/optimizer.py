@@ -22,9 +22,8 @@ from tzrec.optim.optimizer_builder import (
     DenseSpec,
     create_dense_optimizer,
     create_part_optimizers,
-    create_sparse_optimizer,
 )
-from tzrec.optim.replicated_tables import ReplicatedTables, replicated_tables
+from tzrec.optim.replicated_tables import ReplicatedTables, replicated_optimizers
 from tzrec.optim.sparse_parameters import split_sparse_parameters
 from tzrec.options import current_rank
 from tzrec.protos.train_pb2 import TrainConfig
@@ -302,7 +301,7 @@ def build_optimizer(model: Any, train_config: TrainConfig) -> TZRecOptimizer:
     """
     fused = model.fused_optimizer
     schedules = []
-    replicated = _replicated(model, train_config)
+    replicated = replicated_optimizers(model, train_config)
     if fused.params or replicated:
         # One schedule, however the tables are placed.
         of_tables = CombinedOptimizer([fused, *replicated])
@@ -330,20 +329,6 @@ def build_optimizer(model: Any, train_config: TrainConfig) -> TZRecOptimizer:
         loss_scale=loss_scale,
         ema=_create_ema(train_config, [parameters for _, parameters in assigned]),
     )
-
-
-def _replicated(model: nn.Module, train_config: TrainConfig) -> list[KeyedOptimizerWrapper]:
-    """Returns the optimizer of the tables that every rank holds whole, if there are any."""
-    tables = replicated_tables(model)
-    if not tables:
-        return []
-    rule = create_sparse_optimizer(train_config.sparse_optimizer)
-    names = [name.split(".")[-2] for name in tables]
-    return [
-        KeyedOptimizerWrapper(
-            tables, lambda parameters: ReplicatedTables(parameters, rule=rule, names=names)
-        )
-    ]
 
 
 def _assign(

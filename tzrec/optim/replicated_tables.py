@@ -13,8 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchrec.distributed.types import ShardingType
+from torchrec.optim.keyed import KeyedOptimizerWrapper
 
 from tzrec.ops.cpu.rule import UpdateRule
+from tzrec.optim.optimizer_builder import create_sparse_optimizer
+from tzrec.protos.train_pb2 import TrainConfig
 
 # Kinds whose update of a row with gradient 0 is nothing at all.
 EXACT_KINDS = ("sgd", "adagrad", "rowwise_adagrad")
@@ -104,3 +107,24 @@ def replicated_tables(model: nn.Module) -> dict[str, nn.Parameter]:
 def _configs(module: nn.Module) -> list[Any]:
     found: Any = getattr(module, "_embedding_bag_configs", None)
     return list(found if found is not None else getattr(module, "_embedding_configs", ()))
+
+
+def replicated_optimizers(
+    model: nn.Module, train_config: TrainConfig
+) -> list[KeyedOptimizerWrapper]:
+    """Returns the optimizer of the tables that every rank holds whole, [] without any.
+
+    Args:
+        model: distributed.
+        train_config: its ``sparse_optimizer`` is theirs.
+    """
+    tables = replicated_tables(model)
+    if not tables:
+        return []
+    rule = create_sparse_optimizer(train_config.sparse_optimizer)
+    names = [name.split(".")[-2] for name in tables]
+    return [
+        KeyedOptimizerWrapper(
+            tables, lambda parameters: ReplicatedTables(parameters, rule=rule, names=names)
+        )
+    ]
