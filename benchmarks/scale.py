@@ -229,7 +229,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from tzrec.training.trainer import Trainer
     from tzrec.utils.memory import keep_freed_memory
 
-    keep_freed_memory()
+    keep_freed_memory(without_bound=True)  # as training does
     torch.set_num_threads(1)
     what, value = args.what, int(args.values)
     path = args.dir / f"{what}-{value}.config"

@@ -255,17 +255,22 @@ def show_http(facts: dict[str, Any], args: argparse.Namespace) -> None:
     """Prints what the server did."""
     wall, cpu = facts["inside"]["model"]
     print(f"\nHTTP, {args.workers} workers {args.serve}")
-    print(f"{'':<20}{'KiB':>6}{'requests/s':>12}{'candidates/s':>14}{'p50 ms':>8}{'p90':>7}"
-          f"{'p99':>7}{'max':>8}{'CPU ms':>8}{'errors':>8}{'of model':>10}{'CPU to':>8}")  # fmt: skip
+    head = ("KiB", "requests/s", "candidates/s", "p50 ms", "p90", "p99", "max", "CPU ms", "errors")
+    print(" " * 20 + "".join(f"{name:>13}" for name in (*head, "of model", "CPU to")))
     for kind, found in facts["http"].items():
         for name in ("saturation", "half"):
             load = Load(**found[name])
-            candidates = load.rate * args.candidates
-            print(
-                f"{kind + ', ' + name:<20}{found['body_kib']:>6}{load.rate:>12.1f}{candidates:>14,.0f}"
-                f"{load.p50:>8.2f}{load.p90:>7.2f}{load.p99:>7.2f}{load.max:>8.1f}{load.cpu_ms:>8.2f}"
-                f"{load.errors:>8}{load.rate * wall / 1e3:>10.0%}{load.cpu_ms / cpu:>8.2f}"
-            )
+            cells = [
+                str(found["body_kib"]),
+                f"{load.rate:.1f}",
+                f"{load.rate * args.candidates:,.0f}",
+                *(f"{value:.2f}" for value in (load.p50, load.p90, load.p99, load.max)),
+                f"{load.cpu_ms:.2f}",
+                str(load.errors),
+                f"{load.rate * wall / 1e3:.0%}",
+                f"{load.cpu_ms / cpu:.2f}",
+            ]
+            print(f"{f'{kind}, {name}':<20}" + "".join(f"{cell:>13}" for cell in cells))
 
 
 if __name__ == "__main__":

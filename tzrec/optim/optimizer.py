@@ -25,6 +25,7 @@ from tzrec.optim.optimizer_builder import (
 )
 from tzrec.optim.replicated_tables import ReplicatedTables, replicated_optimizers
 from tzrec.optim.sparse_parameters import split_sparse_parameters
+from tzrec.optim.states import create_states
 from tzrec.options import current_rank
 from tzrec.protos.train_pb2 import TrainConfig
 
@@ -187,7 +188,7 @@ class TZRecOptimizer:
         No parameter changes. Call it before loading a state dict.
         """
         for optimizer in self._inner():
-            _create_states(optimizer)
+            create_states(optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the states by parameter name, the grad scaler's, and what is accumulating.
@@ -385,26 +386,3 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p.grad for p in _parameters(optimizer) if p.grad is not None]
-
-
-def _create_states(optimizer: torch.optim.Optimizer) -> None:
-    """Runs a step that changes nothing for the parameters that have no state yet."""
-    parameters = _parameters(optimizer)
-    fresh = [parameter for parameter in parameters if not optimizer.state.get(parameter)]
-    gradients = [parameter.grad for parameter in parameters]
-    settings = [dict(group) for group in optimizer.param_groups]
-    for parameter in parameters:
-        parameter.grad = None
-    for parameter in fresh:
-        parameter.grad = torch.zeros_like(parameter)
-    for group in optimizer.param_groups:
-        group["lr"] = group["weight_decay"] = 0.0
-    optimizer.step()
-    for parameter in fresh:
-        step = optimizer.state.get(parameter, {}).get("step")
-        if isinstance(step, Tensor):
-            step.zero_()
-    for group, setting in zip(optimizer.param_groups, settings, strict=True):
-        group.update(setting)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient

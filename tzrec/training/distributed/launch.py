@@ -69,27 +69,53 @@ def launch(command: Sequence[str], nproc: int) -> int:
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
         shutdown_timeout=_SECONDS_TO_SAVE,
+        signals_to_handle="SIGHUP,SIGQUIT",  # the others are handled here
     )
     program, *arguments = command
-    before = {child.pid for child in psutil.Process().children()}
-    try:
-        elastic_launch(config, program)(*arguments)
-    except SignalException as stop:
-        return 128 + stop.sigval
-    except ChildFailedError as error:
-        return _judge(error)
-    finally:
-        _end_children(before)
+    with _Signals():
+        try:
+            elastic_launch(config, program)(*arguments)
+        except SignalException as stop:
+            return 128 + stop.sigval
+        except ChildFailedError as error:
+            return _judge(error)
     return 0
 
 
-def _end_children(before: set[int]) -> None:
-    """Kills the ranks that are left: a second signal came while they were saving."""
-    with contextlib.suppress(psutil.Error):
-        for child in psutil.Process().children(recursive=True):
-            if child.pid not in before:
-                with contextlib.suppress(psutil.Error):
-                    child.kill()
+class _Signals:
+    """The first signal asks the launcher to stop, which passes it on; the second kills all ranks.
+
+    With its own handlers the launcher would begin to wait once more at the second.
+    """
+
+    def __enter__(self) -> None:
+        self._others = {child.pid for child in psutil.Process().children()}
+        self._came = False
+        self._before = {
+            number: signal.signal(number, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM)
+            # A process started in the background or with nohup is to ignore Ctrl-C.
+            if signal.getsignal(number) != signal.SIG_IGN
+        }
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._kill()
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self._came:
+            self._kill()
+            return
+        self._came = True
+        raise SignalException(f"{signal.Signals(number).name} was received", signal.Signals(number))
+
+    def _kill(self) -> None:
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process().children(recursive=True):
+                if child.pid not in self._others:
+                    with contextlib.suppress(psutil.Error):
+                        child.kill()
 
 
 def _judge(error: ChildFailedError) -> int:

@@ -122,9 +122,25 @@ def plan_tables(
             GreedyProposer(use_depth=False),
             UniformProposer(),
         ]
-    topology, constraints = cluster.topology(), dict(limits)
-    batch_size = batch_size or BATCH_SIZE
-    planner = EmbeddingShardingPlanner(
+    planner = _planner(cluster, dict(limits), rule, batch_size or BATCH_SIZE, proposers)
+    try:
+        return planner.plan(model, list(sharders))
+    except RuntimeError as error:
+        # TorchRec has no error of its own for constraints that leave nothing.
+        if "No available sharding" not in str(error):
+            raise
+        raise PlannerError(str(error)) from error
+
+
+def _planner(
+    cluster: Cluster,
+    constraints: dict[str, ParameterConstraints],
+    rule: UpdateRule | None,
+    batch_size: int,
+    proposers: list[Proposer],
+) -> EmbeddingShardingPlanner:
+    topology = cluster.topology()
+    return EmbeddingShardingPlanner(
         topology=topology,
         batch_size=batch_size,
         enumerator=EmbeddingEnumerator(
@@ -145,13 +161,6 @@ def plan_tables(
         stats=[],
         debug=False,
     )
-    try:
-        return planner.plan(model, list(sharders))
-    except RuntimeError as error:
-        # TorchRec has no error of its own for constraints that leave nothing.
-        if "No available sharding" not in str(error):
-            raise
-        raise PlannerError(str(error)) from error
 
 
 def make_plan(
