@@ -6,6 +6,7 @@ import fcntl
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -88,12 +89,15 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     victim.mkdir()
     link = tmp_path / f"kind-{'1' * 32}.tmp"
     link.symlink_to(victim)
-    (tmp_path / f"{link.name}.lock").touch()
+    (tmp_path / f"{link.name}.lock").write_text(socket.gethostname())
+    distant = tmp_path / f"kind-{'2' * 32}.tmp"  # of another machine, whose lock none can see here
+    distant.mkdir()
+    (tmp_path / f"{distant.name}.lock").write_text("elsewhere")
     with Scratch(tmp_path, "kind-", suffix=".tmp") as path:
         found = names(tmp_path)
         assert found == sorted(
             [path.name, f"{path.name}.lock", kept, f"{kept}.lock", old, foreign.name,
-             victim.name, link.name]
+             victim.name, link.name, distant.name, f"{distant.name}.lock"]
         )  # fmt: skip
         assert (tmp_path / kept / "file").read_text() == "x"
     alive.communicate("")

@@ -72,6 +72,24 @@ def test_a_piece_that_fails_ends_the_download(tmp_path: Path, root: str) -> None
         storage.download_files(root, tmp_path, {"nothing": 3})
 
 
+def test_a_server_that_gives_no_parts_is_noticed(
+    tmp_path: Path, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Whole(MemoryFileSystem):
+        async_impl = True
+
+        def cat_file(self, path: str, start: int, end: int) -> bytes:
+            return bytes(super().cat_file(path))
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/x").write_bytes(b"0123456789")
+    storage.upload_tree(tmp_path / "in", f"{root}/run")
+    monkeypatch.setattr(storage, "_PIECE_BYTES", 4)
+    monkeypatch.setattr(storage, "file_system", lambda path: (Whole(), path.partition("://")[2]))
+    with pytest.raises(OSError, match="got 10 bytes"):
+        storage.download_tree(f"{root}/run", tmp_path / "out")
+
+
 def test_pieces_of_s3(tmp_path: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in/b").mkdir(parents=True)
     (tmp_path / "in/a").write_bytes(bytes(range(256)) * 9)

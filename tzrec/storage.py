@@ -160,6 +160,11 @@ def download_files(
 def _download_piece(system: Any, remote: str, target: str, start: int, size: int) -> None:
     end = min(start + _PIECE_BYTES, size)
     content = system.cat_file(remote, start=start, end=end)
+    if len(content) != end - start:
+        raise OSError(
+            f"{remote}: asked for the bytes from {start} to {end}, got {len(content)} bytes: it "
+            "changed meanwhile, or its server does not give parts of files; try again"
+        )
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         while content:

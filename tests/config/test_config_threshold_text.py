@@ -38,6 +38,11 @@ BAD = {
     "lambda x: (1 < x < 3, 3)": "must compare x > NUMBER",
     "lambda x, y: (x > 3, 3)": "neither a filter function nor a lambda",
     "lambda x: x": "something else",
+    "lambda x: x > {[]: 1}": "where a number must be",
+    "lambda x: x > '3'": "where a number must be",
+    "lambda x: x > 1e999": "where a number must be",
+    f"lambda x: x > 1{'0' * 400}": "where a number must be",
+    f"lambda x: x > {'-' * 50_000}1": "is no expression",
     "x > 3 3": "is no expression",
     "3": "neither a filter function nor a lambda",
 }

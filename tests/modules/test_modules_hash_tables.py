@@ -14,6 +14,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor
 
 from tzrec.config.threshold_text import Threshold
 from tzrec.features.hash_table import Admission, Constants, HashTableSpec
+from tzrec.modules.hash_tables import seen as seen_module
 from tzrec.modules.hash_tables.id_map import EMPTY, IdMap
 from tzrec.modules.hash_tables.seen import Counted, SeenIds, passing
 
@@ -182,3 +183,18 @@ def test_parts_of_seen_ids_are_one():
     assert int(merged.counts.sum()) == 48
     whole.replace()
     assert whole.counted().ids.numel() == 0
+
+
+def test_a_long_interval_takes_the_memory_of_its_different_ids(monkeypatch):
+    monkeypatch.setattr(seen_module, "_ROOM", 50)
+    seen, rng = SeenIds(), np.random.default_rng(0)
+    steps = [torch.from_numpy(rng.integers(0, 30, 20)) for _ in range(100)]
+    for step, ids in enumerate(steps, 1):
+        seen.add(ids, step)
+        assert sum(part.ids.numel() for part in seen._parts) <= 30 + 50 + 20
+    found = seen.counted()
+    expected, counts = torch.cat(steps).unique(return_counts=True)
+    assert torch.equal(found.ids, expected)
+    assert torch.equal(found.counts, counts)
+    last = [max(s for s, ids in enumerate(steps, 1) if i in ids) for i in expected]
+    assert found.last_steps.tolist() == last

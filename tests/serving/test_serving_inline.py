@@ -93,3 +93,25 @@ def test_closing_refuses_what_waits(tmp_path):
     with running(tmp_path, FakeServable(), threads=0, max_wait_ms=60_000) as engine:
         answers = asyncio.run(ask(engine))
     assert isinstance(answers[0], NotReady)
+
+
+def test_a_full_batch_does_not_wait_for_company(tmp_path):
+    servable = FakeServable()
+
+    async def ask(engine):
+        return await asyncio.gather(*tasks_of(engine, [1.0], [2.0, 3.0]))
+
+    with running(tmp_path, servable, threads=0, max_wait_ms=60_000, max_batch_rows=3) as engine:
+        asyncio.run(asyncio.wait_for(ask(engine), 5))
+    assert servable.calls == [3]
+
+
+def test_a_loop_that_ended_does_not_hold_the_next_one(tmp_path):
+    async def give_up(engine):
+        (task,) = await asleep(tasks_of(engine, [1.0]))
+        task.cancel()
+
+    with running(tmp_path, FakeServable(), threads=0, max_wait_ms=100) as engine:
+        asyncio.run(give_up(engine))
+        scored = asyncio.run(asyncio.wait_for(engine.predict(columns_of(2.0), rows=1), 5))
+    assert scored.outputs["y"].tolist() == [4.0]

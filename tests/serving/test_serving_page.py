@@ -323,7 +323,9 @@ def test_asks_for_a_token_and_keeps_it_in_the_tab(page, server):
     page.goto(server.url)
     page.get_by_label("Token").fill("wrong")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id === 'token'")
+    from playwright.sync_api import expect
+
+    expect(page.get_by_label("Token")).to_be_focused()
     page.get_by_label("Token").fill("sesame")
     page.keyboard.press("Enter")
     score(page)

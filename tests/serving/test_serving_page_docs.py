@@ -37,9 +37,9 @@ def card(page, path):
 
 def wait_for(page, element, text):
     """Waits until an answer has a text."""
-    page.wait_for_function(
-        "([e, text]) => e.textContent.includes(text)", arg=[element.element_handle(), text]
-    )
+    from playwright.sync_api import expect
+
+    expect(element).to_contain_text(text)
 
 
 def test_routes_can_be_read_and_tried(page, servable):

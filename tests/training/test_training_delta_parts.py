@@ -12,7 +12,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from tzrec.errors import CheckpointError, ConfigError, Unsupported
 from tzrec.options import Options
 from tzrec.training.delta import rows as rows_module
-from tzrec.training.delta.files import _bytes
+from tzrec.training.delta.files import _bytes, remove_partial
 from tzrec.training.delta.quantise import dequantise, quantise
 from tzrec.training.delta.rows import read_rows
 from tzrec.training.distributed.process_group import process_group
@@ -206,3 +206,17 @@ def test_arrow_sees_bytes():
         b"\x03\x04\x05",
     ]
     assert _bytes(np.zeros((0, 3), np.uint8)).type == pa.binary()
+
+
+def test_any_prefix_finds_what_a_killed_run_left(tmp_path):
+    for name in ("step_3", "step_3x"):
+        (tmp_path / name).mkdir()
+    left = [
+        tmp_path / ".a[1]_step_3.parquet.partial",
+        tmp_path / "step_3/.a[1]_step_3_rank_0_of_2.partial",
+    ]
+    others = [tmp_path / ".a1_step_3.parquet.partial", tmp_path / "a[1]_step_3.parquet"]
+    for path in (*left, *others):
+        path.touch()
+    remove_partial(tmp_path, "a[1]")
+    assert [path.exists() for path in (*left, *others)] == [False, False, True, True]

@@ -1,5 +1,7 @@
 """Hash tables in whole runs: resume, growth, fresh rows, evaluation and export, two ranks."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -8,9 +10,11 @@ from hash_runs import BATCH, DYNAMIC, ITEM, ROWS, columns, maps, stored, train_o
 
 from tzrec.deploy.predictor import Predictor
 from tzrec.errors import CheckpointError, ConfigError
+from tzrec.features.hash_table import HashTableSpec
 from tzrec.main import evaluate, export, train_and_evaluate
 from tzrec.modules.hash_tables.id_map import EMPTY
 from tzrec.training.checkpoint.find import read_results
+from tzrec.training.hash_rows import TableRows
 
 STEPS = ROWS // BATCH
 TABLES = ("user_emb", "item_emb")
@@ -156,6 +160,51 @@ def test_tables_that_cannot_be_shared(tmp_path):
     (tmp_path / "c.config").write_text(text.replace(ITEM, other, 1))
     with pytest.raises(ConfigError, match="hash table"):
         train(config, tmp_path / "run")
+
+
+def test_a_reset_table_forgets_what_came_before(tmp_path):
+    """Step 4 is the first of an interval of the items: its ids wait in the checkpoint."""
+    run = tmp_path / "run"
+    train(write(tmp_path), run, steps=4)
+    smaller = write(tmp_path, item=ITEM.replace("40", "30"))
+    reset = ["train_config.on_table_mismatch=RESET"]
+    train(smaller, run, steps=7, more=reset, continue_train=True)
+    found = maps(stored(run))
+    used = found["item_emb", "ids"] != EMPTY
+    assert int(found["item_emb", "steps"]) == 3
+    assert (found["item_emb", "last_steps"][used] <= 3).all()
+
+
+def test_another_counter_capacity(tmp_path):
+    run = tmp_path / "run"
+    train(write(tmp_path, user=DYNAMIC), run, steps=4)
+    other = write(tmp_path, user=DYNAMIC.replace("counter_capacity: 50", "counter_capacity: 70"))
+    with pytest.raises(CheckpointError, match="shapes differ"):
+        train(other, run, steps=5, continue_train=True)
+    before = maps(stored(run))
+    remap = ["train_config.on_table_mismatch=REMAP"]
+    train(other, run, steps=5, more=remap, continue_train=True)
+    after = maps(stored(run))
+    assert len(after["user_emb", "counter_ids"]) == 70
+    assert int(after["user_emb", "steps"]) == 5
+    kept = before["user_emb", "ids"] == after["user_emb", "ids"]
+    assert int(kept[before["user_emb", "ids"] != EMPTY].sum()) > 0
+
+
+def test_fresh_rows_leave_random_states_alone(monkeypatch):
+    """Seeding all devices would begin the dropout of a GPU anew at every change of a map."""
+    rows = object.__new__(TableRows)
+    spec = HashTableSpec("zch", 9, 1, 1, "lfu")
+    rows._config = SimpleNamespace(
+        hash_table=spec, init_fn=torch.nn.init.uniform_, num_embeddings=10, embedding_dim=4
+    )
+    rows._key = "t"
+    before = torch.get_rng_state()
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("seeds all devices"))
+    one, two, other = (rows._fresh(3, seed=1, step=step) for step in (5, 5, 6))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.slow

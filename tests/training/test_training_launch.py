@@ -54,6 +54,27 @@ def test_an_interrupted_run_is_no_failure():
     assert launch._judge(failed(r0=130, r1=130)) == 130
 
 
+def test_processes_of_others_are_not_killed():
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    parent = f"import subprocess; p = subprocess.Popen({sleep}); print(p.pid, flush=True); p.wait()"
+    other = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    below = psutil.Process(int(other.stdout.readline()))
+    try:
+        with launch._Signals():
+            rank = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
+            loader = psutil.Process(int(rank.stdout.readline()))
+        assert rank.wait(20) == -signal.SIGKILL
+        assert psutil.wait_procs([loader], 20)[0]
+        assert other.poll() is None
+        assert below.is_running()
+        assert below.status() != psutil.STATUS_ZOMBIE
+    finally:
+        below.kill()
+        other.wait(20)
+        other.stdout.close()
+        rank.stdout.close()
+
+
 def test_a_process_gets_all_flags_but_the_number():
     parser = Parser()
     add_arguments(parser)

@@ -282,6 +282,15 @@ def test_other_cures_make_them_fit_too():
     planned(Model(big=40_000_000, data_type=DataType.FP16), CPUS, sgd)
 
 
+def test_no_cure_is_an_optimizer_that_the_placement_refuses():
+    wished = wish("column_wise")
+    _, found = sure(Model(big=20_000_000), CPUS, every=wished)
+    assert found
+    assert not [text for text in found if text.startswith("rowwise_adagrad")]
+    with pytest.raises(Unsupported):
+        planned(Model(big=20_000_000), CPUS, ROWWISE, every=wished)
+
+
 def test_no_tables_no_plan():
     plan = make_plan(nn.Linear(1, 1), create_sharders(), cluster=CPUS)
     assert isinstance(plan, ShardingPlan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,8 +51,9 @@ def read_threshold(text: str) -> Threshold | None:
         return None
     try:
         tree: Any = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise _wrong(text, f"is no expression ({error})") from None
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        why = str(error) or "too deep"
+        raise _wrong(text, f"is no expression ({why})") from None
     if isinstance(tree, ast.Name):
         return _named(text, tree.id, None)
     if not isinstance(tree, ast.Lambda) or len(tree.args.args) != 1:
@@ -108,11 +110,13 @@ def _compared(text: str, counts: str, compare: Any) -> Threshold:
 def _number(text: str, node: Any) -> float:
     try:
         value = ast.literal_eval(node)
-    except ValueError:
-        value = None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = float(value) if is_number else math.nan
+    except (ValueError, TypeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
         raise _wrong(text, f"has {ast.unparse(node)!r} where a number must be")
-    return float(value)
+    return number
 
 
 def _wrong(text: str, why: str) -> ConfigError:

@@ -21,11 +21,13 @@ logger = logging.getLogger("tzrec")
 
 _FILE = "connections"
 _CLOSED = -1
-# A worker that is ahead looks again after the pause; when nobody came for so long, it accepts.
+# A worker that is ahead looks again after the pause; when nobody came for so long, it accepts,
+# for a while without waiting: the others seem to hang.
 _PAUSE_SECONDS = 0.002
 _PATIENCE_SECONDS = 0.1
-# A wait that began longer ago was for another connection.
-_STALE_SECONDS = 0.5
+_FREE_SECONDS = 0.5
+# After so long without a look it is another wait, for another connection.
+_STALE_SECONDS = 0.05
 _WITHOUT_FILES_SECONDS = 1.0
 
 
@@ -81,7 +83,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._waits_since = 0.0
+        self._waits_since = self._looked_at = self._free_until = 0.0
 
     def start(self) -> None:
         """Begins; for the event loop."""
@@ -118,14 +120,15 @@ class Acceptor:
             await self._loop.connect_accepted_socket(self._protocol, connection)
 
     def _lets_others_go_first(self) -> bool:
-        if not self._shares.is_ahead(self._worker):
-            return False
         now = time.monotonic()
-        if now - self._waits_since > _STALE_SECONDS:
+        if not self._shares.is_ahead(self._worker) or now < self._free_until:
+            return False
+        if now - self._looked_at > _STALE_SECONDS:
             self._waits_since = now
+        self._looked_at = now
         if now - self._waits_since < _PATIENCE_SECONDS:
             return True
-        self._waits_since = 0.0
+        self._free_until = now + _FREE_SECONDS
         return False
 
     def _pause(self, seconds: float) -> None:

@@ -211,7 +211,7 @@ class Engine:
     async def call(
         self, function: Callable[..., Any], *args: Any, rows: int = 1, end: float | None = None
     ) -> Any:
-        """Runs a function on a model thread, bounded and in time like `predict`, unmerged.
+        """Runs a function where the model runs, bounded and in time like `predict`, unmerged.
 
         Args:
             function: e.g. a method of the servable that the request holds.

@@ -22,20 +22,28 @@ class InlineBatcher(Batcher):
     everything, so somebody outside of the loop has to watch `busy_seconds`.
     """
 
-    _is_scheduled = False
+    # When the queue is looked at next, None when nothing waits for it; and in which loop.
+    _timer: asyncio.TimerHandle | None = None
+    _due = 0.0
+    _loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
         """Does nothing: the loop of the requests is there."""
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._is_scheduled:
-            return
-        self._is_scheduled = True
-        patience = self._queue[0].arrived + self._options.max_wait_ms / 1000
-        loop.call_later(max(0.0, patience - time.monotonic()), self._drain, loop)
+        due = self._queue[0].arrived
+        if self._queued_rows < self._options.max_batch_rows:
+            due += self._options.max_wait_ms / 1000
+        if self._timer is not None:
+            # A loop that ended before its turn never calls.
+            if loop is self._loop and self._due <= due:
+                return
+            self._timer.cancel()
+        self._due, self._loop = due, loop
+        self._timer = loop.call_later(max(0.0, due - time.monotonic()), self._drain, loop)
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._is_scheduled = False
+        self._timer = None
         batch = self._take(wait=False)
         if batch is None:
             return

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import IO, Any, NoReturn
 
@@ -112,6 +111,7 @@ class Server:
         self._http: Any = None
         self._error: BaseException | None = None
         self._stopping = asyncio.Event()
+        self._ended = threading.Event()
         self._lifeline: IO[str] | None = None
 
     def run(self) -> int:
@@ -125,7 +125,10 @@ class Server:
             MissingDependencyError: a package for serving is not installed.
         """
         config = self._config()
-        asyncio.run(self._serve(config))
+        try:
+            asyncio.run(self._serve(config))
+        finally:
+            self._ended.set()
         is_stuck = self._engine.is_stuck
         self._engine.close(_CLOSE_SECONDS)  # what still runs has no client any more
         if self._error is not None:
@@ -260,8 +263,7 @@ class Server:
 
     def _watch_loop(self) -> None:
         """Ends the process when a model call in the event loop is stuck: the loop cannot."""
-        while True:
-            time.sleep(_WATCH_SECONDS)
+        while not self._ended.wait(_WATCH_SECONDS):
             if self._engine.is_stuck:
                 logger.error("%s: this process ends", self._engine.state().reason)
                 end_process(STUCK)

@@ -93,7 +93,8 @@ class TableRows:
         whole = name not in _BY_ELEMENT
         values = torch.empty(config.num_embeddings if whole else count, config.embedding_dim)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(_mix(seed, self._key, step))
+            # Not torch.manual_seed: it also seeds GPUs, whose dropout would begin anew.
+            torch.default_generator.manual_seed(_mix(seed, self._key, step))
             fill(values)
         return values[:count]
 

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import tempfile
 import uuid
 import weakref
@@ -23,9 +24,8 @@ class Scratch:
     """A new directory that goes with this object, at the latest with the process.
 
     A process that is killed leaves it. So ``{path}.lock`` lies beside it and is locked as long as
-    its process lives, on all machines that share the disk; whoever makes another directory of
-    the same kind removes those whose lock is free. Where the file system has no locks, nothing
-    is removed but the own.
+    its process lives; whoever makes another directory of the same kind on this machine removes
+    those whose lock is free. Where the file system has no locks, nothing is removed but the own.
 
     Args:
         parent: where it lies, made if there is none; None = the directory for temporary files.
@@ -93,8 +93,13 @@ def _locked(lock: Path) -> int | None:
             return None
         # Somebody who clears up may have been quicker than the lock.
         if os.fstat(descriptor).st_nlink:
+            os.write(descriptor, _host())
             return descriptor
         os.close(descriptor)
+
+
+def _host() -> bytes:
+    return socket.gethostname().encode()
 
 
 def _remove(path: Path, lock: Path, descriptor: int | None, *, owner: int) -> None:
@@ -116,6 +121,9 @@ def _remove_abandoned(folder: Path, prefix: str, suffix: str) -> None:
             descriptor = os.open(folder / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 if os.fstat(descriptor).st_uid != os.geteuid():
+                    continue
+                # Locks of a shared disk may hold on one machine only.
+                if os.read(descriptor, 256) != _host():
                     continue
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path = folder / name.removesuffix(_LOCK)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tzrec.config.threshold_text import Threshold
 
-# Ids that are kept as they came before they are counted.
+# Ids that are kept as they came before they are counted, and of counted steps before they are
+# put together.
 _ROOM = 1 << 20
 
 
@@ -89,6 +90,10 @@ class SeenIds:
         if self._raw:
             ids, counts = torch.unique(torch.cat(self._raw), return_counts=True)
             self._parts.append(Counted(ids, counts, torch.full_like(ids, self._step)))
+            # Memory follows the number of different ids, however long the interval is.
+            sizes = [part.ids.numel() for part in self._parts]
+            if sum(sizes[1:]) > max(_ROOM, sizes[0]):
+                self._parts = [Counted.merge(self._parts)]
         self._raw, self._num_raw = [], 0
 
 

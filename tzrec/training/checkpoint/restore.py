@@ -169,12 +169,15 @@ class Restorer:
         for key, old in names.items():
             change = self._change_of(state.paths[key])
             shape, stored = shape_of(state.flat[key]), files.shapes[old]
-            counter = key.endswith(MAP_COUNTERS)  # has a size of its own
-            as_it_is = not shape or (counter and shape == stored)
-            if change is None or (self._on_mismatch == "remap" and as_it_is):
+            # Has a size of its own, which may change while the table does not.
+            resized = key.endswith(MAP_COUNTERS) and shape != stored
+            as_it_is = not shape or (key.endswith(MAP_COUNTERS) and not resized)
+            if resized and self._on_mismatch in ("remap", "reset"):
+                report.resized[key] = "starts afresh"
+            elif change is None or (self._on_mismatch == "remap" and as_it_is):
                 plain[key] = old
                 report.matched.append(key)
-            elif self._on_mismatch == "reset" or counter:
+            elif self._on_mismatch == "reset":
                 report.resized[key] = "starts afresh"
             else:
                 report.resized[key] = self._carry(change, files, old, state.flat[key])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -194,7 +195,8 @@ def remove_dump(path: Location) -> None:
 def remove_partial(directory: Location, prefix: str) -> None:
     """Removes what killed runs have left unfinished."""
     if isinstance(directory, Path):
-        for pattern in (f".{prefix}_step_*{_PARTIAL}", f"step_*/.{prefix}_step_*{_PARTIAL}"):
+        name = f".{glob.escape(prefix)}_step_*{_PARTIAL}"
+        for pattern in (name, f"step_*/{name}"):
             for path in directory.glob(pattern):
                 path.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ from tzrec.errors import PlanError
 from tzrec.ops.cpu.rule import Kind, UpdateRule
 from tzrec.training.distributed.cluster import RESERVED, Cluster, size_text
 from tzrec.training.distributed.limits import (
+    BY_COLUMN,
     DEFAULT_SHARDING,
     GLOBAL,
     planned_tables,
@@ -183,8 +184,11 @@ def _smaller_states(case: _Case) -> str:
     if case.rule is None or case.rule.kind in ("sgd", "rowwise_adagrad"):
         return ""
     rule = UpdateRule("rowwise_adagrad", case.rule.lr)
+    limits = {name: _without_pieces(limit) for name, limit in case.limits.items()}
+    if not all(limit.sharding_types for limit in limits.values()):
+        return ""
     attach_all(case.model, rule)
-    fits = dataclasses.replace(case, rule=rule).fits()
+    fits = dataclasses.replace(case, rule=rule, limits=limits).fits()
     attach_all(case.model, case.rule)
     if not fits:
         return ""
@@ -192,6 +196,12 @@ def _smaller_states(case: _Case) -> str:
         f"rowwise_adagrad_optimizer instead of {case.rule.kind} (train_config.sparse_optimizer): "
         "its states take 4 bytes a row; the model learns a little differently"
     )
+
+
+def _without_pieces(limit: ParameterConstraints) -> ParameterConstraints:
+    """Leaves out what `table_limits` would not allow an optimizer of whole rows."""
+    kinds = [kind for kind in limit.sharding_types or () if kind not in BY_COLUMN]
+    return dataclasses.replace(limit, sharding_types=kinds)
 
 
 def _half_floats(case: _Case) -> str:

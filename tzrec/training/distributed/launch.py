@@ -112,10 +112,18 @@ class _Signals:
 
     def _kill(self) -> None:
         with contextlib.suppress(psutil.Error):
-            for child in psutil.Process().children(recursive=True):
-                if child.pid not in self._others:
-                    with contextlib.suppress(psutil.Error):
-                        child.kill()
+            for rank in psutil.Process().children():
+                if rank.pid not in self._others:
+                    _kill_tree(rank)
+
+
+def _kill_tree(process: psutil.Process) -> None:
+    found = [process]
+    with contextlib.suppress(psutil.Error):
+        found += process.children(recursive=True)
+    for each in found:
+        with contextlib.suppress(psutil.Error):
+            each.kill()
 
 
 def _judge(error: ChildFailedError) -> int:

@@ -73,7 +73,8 @@ class HashTableHook(Hook):
                     self._tables.append(_Table(key, table, module, rows))
         for table in self._tables:
             stored = self._stored.get(table.key)
-            if stored is not None and _rank() == 0:
+            # A map that was reset counts its steps anew; what came before has no place there.
+            if stored is not None and _rank() == 0 and int(table.id_map.steps):
                 device = table.id_map.ids.device
                 table.id_map.seen.replace(Counted(**stored).to(device))
             _fix(table)
