@@ -217,41 +217,14 @@ def config_text(args: argparse.Namespace, what: str, value: int) -> str:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Trains in this process; returns the figures."""
-    import torch
+    from step_budget import training
 
-    from tzrec.config.pipeline import prepare
-    from tzrec.constant import Mode
-    from tzrec.optim.optimizer import build_optimizer
-    from tzrec.options import from_environment
-    from tzrec.training import build
-    from tzrec.training.distributed.process_group import process_group
-    from tzrec.training.distributed.wrap import distribute
-    from tzrec.training.trainer import Trainer
-    from tzrec.utils.memory import keep_freed_memory
-
-    keep_freed_memory(without_bound=True)  # as training does
-    torch.set_num_threads(1)
     what, value = args.what, int(args.values)
     path = args.dir / f"{what}-{value}.config"
     path.write_text(config_text(args, what, value))
     edits = ["train_config.mixed_precision=FP32", *args.edits]
-    config = prepare(str(path), edits=edits).config
-    options = from_environment()
-    with process_group(options) as device:
-        build.seed_everything(1)
-        features = build.build_features(config.data_config, config.feature_configs)
-        loader = build.build_loader(
-            config, features, config.train_input_path, mode=Mode.TRAIN, options=options
-        )
-        model = distribute(
-            build.build_train_wrapper(config, features, device),
-            train_config=config.train_config,
-            device=device,
-        )
-        optimizer = build_optimizer(model, config.train_config)
-        trainer = Trainer(model, optimizer, loader=loader, hooks=[], num_steps=1)
-        with loader:
-            return timed(args, trainer, loader)
+    with training(path, edits, threads=1, steps=1) as (trainer, loader), loader:
+        return timed(args, trainer, loader)
 
 
 def timed(args: argparse.Namespace, trainer: Any, loader: Any) -> dict[str, Any]:

@@ -108,6 +108,26 @@ def config_file(args: argparse.Namespace, model: str) -> Path:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Trains in this process; returns the figures."""
+    edits = [f"train_config.mixed_precision={args.precisions}", *args.edits]
+    path = config_file(args, args.models)
+    with training(path, edits, threads=int(args.threads), steps=args.steps) as (trainer, loader):
+        with loader:
+            cost, batches = read(loader, args.steps)
+        return Budget(args, trainer, batches).figures(cost)
+
+
+@contextlib.contextmanager
+def training(
+    path: Path, edits: list[str], *, threads: int, steps: int
+) -> Iterator[tuple[Any, Any]]:
+    """Yields the trainer of a config, without hooks, and its loader, which is not started.
+
+    Args:
+        path: of the config.
+        edits: of it, ``PATH=VALUE``.
+        threads: of torch.
+        steps: that the trainer is made for.
+    """
     import torch
 
     from tzrec.config.pipeline import prepare
@@ -120,10 +140,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from tzrec.training.trainer import Trainer
     from tzrec.utils.memory import keep_freed_memory
 
-    keep_freed_memory(without_bound=True)
-    torch.set_num_threads(int(args.threads))
-    edits = [f"train_config.mixed_precision={args.precisions}", *args.edits]
-    config = prepare(str(config_file(args, args.models)), edits=edits).config
+    keep_freed_memory(without_bound=True)  # as training does
+    torch.set_num_threads(threads)
+    config = prepare(str(path), edits=edits).config
     options = from_environment()
     with process_group(options) as device:
         build.seed_everything(1)
@@ -137,10 +156,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             device=device,
         )
         optimizer = build_optimizer(model, config.train_config)
-        trainer = Trainer(model, optimizer, loader=loader, hooks=[], num_steps=args.steps)
-        with loader:
-            cost, batches = read(loader, args.steps)
-        return Budget(args, trainer, batches).figures(cost)
+        yield Trainer(model, optimizer, loader=loader, hooks=[], num_steps=steps), loader
 
 
 def read(loader: Any, steps: int) -> tuple[float, list[Any]]:

@@ -2,13 +2,10 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from rank_runs import torchrun
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
 from tzrec.main import evaluate, train_and_evaluate
@@ -17,28 +14,18 @@ from tzrec.training.checkpoint.restore import read_data_position
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
 ROWS, BATCH, STOP = 1000, 64, 3
 
 
-def torchrun(module, *arguments):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc_per_node=2", "-m", module, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},  # noqa: TID251
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    assert "Traceback" not in done.stderr
-    return done.stderr
+def run_module(module, *arguments):
+    written = torchrun("-m", module, *arguments)
+    assert "Traceback" not in written
+    return written
 
 
 def train(config, run, *flags, **edits):
     paths = {f"train_config.{name}": value for name, value in edits.items()}
-    return torchrun(
+    return run_module(
         "tzrec.train_eval",
         *("--pipeline_config_path", config, "--model_dir", run),
         *("--edit_config_json", json.dumps(paths), *flags),

@@ -14,6 +14,10 @@ TABLE = make_rows(5, seed=9).drop_columns(["label"])
 ROWS = as_objects(TABLE)
 ITEMS = [{n: row[n] for n in row if n not in CONTEXT} for row in ROWS]
 USER = {name: ROWS[0][name] for name in CONTEXT}
+SCOPE = {
+    "type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"",
+    "headers": [(b"content-type", b"application/json")], "root_path": "",
+}  # fmt: skip
 
 
 def error_of(response):
@@ -61,11 +65,7 @@ async def post(app, body, *, goes=False, ends=None):
     async def send(message):
         sent.append(message)
 
-    scope = {
-        "type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"",
-        "headers": [(b"content-type", b"application/json")], "root_path": "",
-    }  # fmt: skip
-    await app(scope, receive, send)
+    await app(SCOPE, receive, send)
     return sent
 
 

@@ -11,6 +11,7 @@ import pytest
 from app_requests import (
     ARROW,
     ROWS,
+    SCOPE,
     TABLE,
     error_of,
     in_a_thread,
@@ -121,14 +122,7 @@ class TestRefusals:
             async def send(message):
                 sent.append(message)
 
-            scope = {
-                "type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"",
-                "headers": [(b"content-type", b"application/json")], "root_path": "",
-            }  # fmt: skip
-            # On a thread: a browser of other tests keeps an event loop in this one.
-            thread = threading.Thread(target=lambda: asyncio.run(client.app(scope, receive, send)))
-            thread.start()
-            thread.join()
+            in_a_thread(client.app, SCOPE, receive, send)
         assert sent[0]["status"] == 408
         assert json.loads(sent[1]["body"])["error"]["code"] == "timeout"
 

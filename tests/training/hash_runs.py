@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rank_runs import torchrun
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
 from tzrec.training.checkpoint.find import list_checkpoints
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS, BATCH = 960, 64
 ITEM = "zch { zch_size: 40 eviction_interval: 3 distance_lfu { decay_exponent: 1.5 } }"
 USER = "zch { zch_size: 30 eviction_interval: 2 lfu {} }"
@@ -104,18 +100,8 @@ def train_on(ranks, config, run, *flags, **edits):
     changed = {f"train_config.{name}": value for name, value in edits.items()}
     if "batch_size" in edits:
         changed = {"data_config.batch_size": changed.pop("train_config.batch_size"), **changed}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [
-            *launcher,
-            f"--nproc_per_node={ranks}",
-            *("-m", "tzrec.train_eval", "--pipeline_config_path", config, "--model_dir", str(run)),
-            *("--edit_config_json", json.dumps(changed), *flags),
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},  # noqa: TID251
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    torchrun(
+        *("-m", "tzrec.train_eval", "--pipeline_config_path", config, "--model_dir", run),
+        *("--edit_config_json", json.dumps(changed), *flags),
+        ranks=ranks,
     )
-    assert done.returncode == 0, done.stderr[-5000:]

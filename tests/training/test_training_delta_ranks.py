@@ -1,19 +1,15 @@
 """Dumps of several ranks: together they hold each moved row once, whatever the sharding."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from delta_runs import DUMP, apply, checkpoints, dumps, equal
+from rank_runs import torchrun
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 EDITS = {
     "eval_input_path": "",
     "data_config.batch_size": 8,
@@ -26,17 +22,11 @@ SHARDING = "train_config.global_embedding_constraints"
 
 
 def train(config, run, ranks, *flags, **edits):
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *(f"--nproc_per_node={ranks}", "-m", "tzrec.train_eval"),
-        *("--pipeline_config_path", str(config), "--model_dir", str(run)),
+    torchrun(
+        *("-m", "tzrec.train_eval", "--pipeline_config_path", config, "--model_dir", run),
         *("--edit_config_json", json.dumps({**EDITS, **edits}), *flags),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # noqa: TID251
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+        ranks=ranks,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
     return run / "delta_embedding_dump"
 
 
