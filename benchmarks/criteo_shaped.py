@@ -104,7 +104,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="deepfm", choices=list(MODELS))
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--mixed_precision", default="", choices=["", "FP32", "BF16", "FP16"])
+    parser.add_argument("--mixed_precision", default="FP32", choices=["FP32", "BF16", "FP16"])
     parser.add_argument("--threads", type=int, default=0, help="OMP_NUM_THREADS; 0 leaves it")
     parser.add_argument(
         "--optimizer", default="adagrad", help="adagrad, rowwise_adagrad, sgd, adam"
@@ -122,7 +122,7 @@ def main() -> int:
     config.write_text(
         config_text(data, args.dir / "model", args.optimizer, raw=args.raw, model=args.model)
     )
-    edits = [f"train_config.mixed_precision={args.mixed_precision}"] if args.mixed_precision else []
+    edits = [f"train_config.mixed_precision={args.mixed_precision}"]
     edits += args.edits
     start_up = train(
         config,
@@ -228,7 +228,7 @@ def report(args: argparse.Namespace, whole: Cost, start_up: Cost) -> None:
         "model": args.model,
         "rows": args.rows,
         "optimizer": args.optimizer,
-        "mixed_precision": args.mixed_precision or "FP32",
+        "mixed_precision": args.mixed_precision,
         "threads": args.threads,
         "raw": args.raw,
         "rows_per_second": round(args.rows / wall),

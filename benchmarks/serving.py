@@ -80,6 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--target", default="torchscript")
     parser.add_argument("--input-tile", type=int, default=0)
     parser.add_argument("--quantize", default="")
+    parser.add_argument("--mixed-precision", default="", help="of the export: BF16, FP16")
     parser.add_argument("--body", default="rows", help="of rows (JSON), columns (JSON), arrow")
     parser.add_argument("--no-http", action="store_true")
     parser.add_argument("--serve", default="", help="more flags of tzrec serve, in one word")
@@ -96,7 +97,10 @@ def export_of(args: argparse.Namespace) -> Path:
     from tzrec.deploy.options import ExportOptions
 
     options = ExportOptions(
-        target=args.target, input_tile=args.input_tile, quantisation=args.quantize
+        target=args.target,
+        input_tile=args.input_tile,
+        quantisation=args.quantize,
+        mixed_precision=args.mixed_precision,
     )
     return serving_model.build(args.dir, args.fg, options=options)
 

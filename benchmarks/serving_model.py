@@ -41,9 +41,10 @@ def build(
         seed: of the weights.
     """
     raw = fg_mode != "FG_NONE"
-    kind = (
-        "" if options is None else f"-{options.target}-{options.input_tile}{options.quantisation}"
-    )
+    kind = ""
+    if options is not None:
+        narrow = options.quantisation + options.mixed_precision
+        kind = f"-{options.target}-{options.input_tile}{narrow}"
     export = directory / f"{fg_mode.lower()}{kind}{f'-seed{seed}' if seed else ''}"
     if export.exists():
         return export

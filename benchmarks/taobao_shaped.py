@@ -69,7 +69,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="multi_tower", choices=MODELS)
     parser.add_argument("--rows", type=int, default=300_000)
-    parser.add_argument("--mixed_precision", default="", choices=["", "FP32", "BF16", "FP16"])
+    parser.add_argument("--mixed_precision", default="FP32", choices=["FP32", "BF16", "FP16"])
     parser.add_argument("--threads", type=int, default=0, help="OMP_NUM_THREADS; 0 leaves it")
     parser.add_argument("--optimizer", default="adagrad")
     parser.add_argument("--dir", type=Path, default=Path("experiments/taobao_shaped"))
@@ -79,7 +79,7 @@ def main() -> int:
     config = args.dir / f"{args.model}.config"
     model_dir = args.dir / "model"
     config.write_text(config_text(data, model_dir, model=args.model, optimizer=args.optimizer))
-    edits = [f"train_config.mixed_precision={args.mixed_precision}"] if args.mixed_precision else []
+    edits = [f"train_config.mixed_precision={args.mixed_precision}"]
     edits += args.edits
     one_step = [*edits, "train_config.num_steps=1", "train_config.num_epochs=0"]
     start_up = train(config, model_dir, one_step, args.threads)

@@ -91,6 +91,7 @@ CLASSES = {
 FUNCTIONS = {
     "tzrec.main._create_model": "model_config features labels sample_weights sampler_type",
     "tzrec.main._create_features": "",
+    "tzrec.models.match_model._sim_with_sampler": "user_emb item_emb hard_neg_indices",
     "tzrec.main.train_and_evaluate": "pipeline_config_path train_input_path model_dir",
     "tzrec.main.evaluate": "pipeline_config_path checkpoint_path eval_input_path",
     "tzrec.main.export": "pipeline_config_path export_dir checkpoint_path asset_files",

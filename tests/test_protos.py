@@ -86,6 +86,7 @@ OWN_FIELDS = {
         "max_non_finite_steps",
         "on_table_mismatch",
         "embedding_l2_all_rows",
+        "compile_dense",
     ],
     data_pb2.DataConfig: ["loader", "max_bad_rows", "event_time_field"],
     optimizer_pb2.DenseOptimizer: ["reduce_on_plateau_learning_rate"],

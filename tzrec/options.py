@@ -156,6 +156,8 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Options:
             f"{name}={env[name]}" for name, off in _LATER.items() if env.get(name, "") not in off
         ),
     )
+    storage_reserve(env)
+    wants_stored_plan(env)
     if options.rank >= options.world_size:
         raise ConfigError(
             f"environment variable RANK is {options.rank}, "
@@ -203,6 +205,42 @@ def kafka_lookup(environ: Mapping[str, str] | None = None) -> KafkaLookup:
         timeout=timeout,
         retries=_integer(env, f"{prefix}RETRIES", default.retries, 0),
     )
+
+
+def storage_reserve(environ: Mapping[str, str] | None = None) -> float:
+    """Returns the share of memory that plans of tables keep for the rest (0.15).
+
+    Args:
+        environ: variables; None reads those of the process.
+
+    Raises:
+        ConfigError: ``STORAGE_RESERVE_PERCENT`` is no such share.
+    """
+    env = os.environ if environ is None else environ  # noqa: TID251
+    text = env.get("STORAGE_RESERVE_PERCENT", "").strip()
+    try:
+        share = float(text or 0.15)
+    except ValueError:
+        share = 1.0
+    if not 0 <= share < 1:
+        raise ConfigError(
+            f"environment variable STORAGE_RESERVE_PERCENT is {text!r}, must be a share below 1",
+            hint="0.15 keeps 15 % of the memory",
+        )
+    return share
+
+
+def wants_stored_plan(environ: Mapping[str, str] | None = None) -> bool:
+    """Returns whether a run is asked to place its tables as a checkpoint says.
+
+    Args:
+        environ: variables; None reads those of the process.
+
+    Raises:
+        ConfigError: ``FORCE_LOAD_SHARDING_PLAN`` is neither 0 nor 1.
+    """
+    env = os.environ if environ is None else environ  # noqa: TID251
+    return _flag(env, "FORCE_LOAD_SHARDING_PLAN")
 
 
 def prepare_process() -> None:

@@ -41,12 +41,16 @@ TITLES = {
     "final_mlp": "FinalMLP",
     "rocket_launching": "RocketLaunching",
 }
-# Fields of the protocol that name the metric which steers the training.
-STEERED_BY = (
-    "train_config.sparse_optimizer.reduce_on_plateau_learning_rate.metric",
-    "train_config.dense_optimizer.reduce_on_plateau_learning_rate.metric",
-    "train_config.early_stop.metric",
-    "export_config.best_exporter_metric",
+# The light net is the one that is served. Its AUC may dip in an early pass, while both nets learn:
+# the rate waits for one pass more, and so does the end.
+_RATES = tuple(f"train_config.{kind}_optimizer.reduce_on_plateau_learning_rate" for kind in
+               ("sparse", "dense"))  # fmt: skip
+ROCKET_LAUNCHING = (
+    *(f"{rate}.metric=auc_light" for rate in _RATES),
+    *(f"{rate}.patience=2" for rate in _RATES),
+    "train_config.early_stop.metric=auc_light",
+    "train_config.early_stop.patience=3",
+    "export_config.best_exporter_metric=auc_light",
 )
 
 
@@ -54,9 +58,7 @@ def _model(name: str, title: str) -> Model:
     published = {"auc": PUBLISHED[title]} if title in PUBLISHED else {}
     if name != "rocket_launching":
         return Model(title, published)
-    # The light net is the one that is served.
-    edits = tuple(f"{path}=auc_light" for path in STEERED_BY)
-    return Model(title, published, edits, suffix="_light")
+    return Model(title, published, ROCKET_LAUNCHING, suffix="_light")
 
 
 DATASET = DataSet(

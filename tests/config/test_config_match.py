@@ -98,6 +98,21 @@ RIGHT = {
             user='input: "user" history_input: "hist" max_seq_len: 5',
         ),
     ),
+    "sasrec sampled, corrected": (
+        SEQUENCES.replace(
+            "data_config {",
+            SAMPLER.replace(', "price"', "") + " force_base_data_group: true",
+        ),
+        group("user", "user_id")
+        + IDS
+        + HISTORY
+        + sasrec(
+            "all_positions: true output_dim: 4 "
+            "negatives { logq_correction: true mask_accidental_hits: true "
+            'item_id_feature: "item_id" }',
+            user='input: "user" history_input: "hist" max_seq_len: 5',
+        ).replace("in_batch_negative: true", ""),
+    ),
 }
 
 
@@ -131,7 +146,6 @@ WRONG = {
     "steps_unlike": (SEQUENCES, group("item", "user_id") + HISTORY + sasrec("all_positions: true"), "'click_seq__item_id' of group 'hist' and 'user_id' of group 'item' differ in table or size"),
     "steps_fewer": (SEQUENCES, group("item", "item_id", "user_id") + HISTORY + sasrec("all_positions: true", item="mlp { hidden_units: 8 }"), "has 1 features and group 'item' has 2"),
     "suffix": (SEQUENCES, group("item", "item_id", more='embedding_name_suffix: "x"') + HISTORY + sasrec(), "items and steps are looked up together"),
-    "sasrec_logq": (SEQUENCES.replace("data_config {", SAMPLER), IDS + HISTORY + sasrec("all_positions: true negatives { logq_correction: true }").replace("in_batch_negative: true", ""), "knows how often the sampler draws the rows' items"),
 }  # fmt: skip
 
 

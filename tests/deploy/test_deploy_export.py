@@ -15,7 +15,7 @@ from tzrec.deploy import artefact, assets, golden, part_writer, torchscript
 from tzrec.deploy.artefact import read_manifest, verify_artefact
 from tzrec.deploy.export import export_artefact
 from tzrec.deploy.options import ExportOptions
-from tzrec.deploy.verify import check_parity
+from tzrec.deploy.verify import check_equal, check_parity
 from tzrec.errors import ConfigError, ExportError, ServingError
 from tzrec.models.wrappers import autocast
 from tzrec.protos.data_pb2 import CsvDataset
@@ -90,7 +90,9 @@ class TestLayout:
         manifest = verify_artefact(published)
         assert manifest.model == "FakeModel"
         assert manifest.versions["torch"] == torch.__version__
-        assert manifest.options == ExportOptions().to_dict()
+        weights = manifest.options["weights"]
+        assert manifest.options == ExportOptions(weights=weights).to_dict()
+        assert len(weights) == 16
         assert manifest.inputs["x.values"] == artefact.TensorSpec("float32", (1,))
         assert manifest.inputs["a.values"] == artefact.TensorSpec("int64", ())
         assert sorted(manifest.outputs) == ["logits", "probs"]
@@ -281,6 +283,24 @@ class TestGate:
             relative=0.25,
         )
         assert report["cases"] == {"golden batch": {"y": 0.5}, "one row": {"y": 0.5}}
+
+    def test_a_scaled_tolerance_grows_with_the_largest_score(self):
+        """Sums of numbers up to 74 have steps of 8e-6, also where the sum is near zero."""
+        scores = {"logits": torch.tensor([74.0, 0.1]), "probs": torch.tensor([1.0, 0.5])}
+
+        def check(name, gap, **options):
+            moved = {**scores, name: scores[name] + torch.tensor([0.0, gap])}
+            return check_equal(scores, moved, tolerance=1e-6, **options)[name]
+
+        assert check("logits", 5e-5, scaled=True) == pytest.approx(5e-5, rel=1e-2)
+        assert check("probs", 9e-7, scaled=True) > 0
+        for name, gap, options in (
+            ("logits", 9e-5, {"scaled": True}),
+            ("probs", 2e-6, {"scaled": True}),
+            ("logits", 5e-5, {}),
+        ):
+            with pytest.raises(ExportError, match=f"{name} "):
+                check(name, gap, **options)
 
     def test_frozen_number_of_rows_is_refused(self, model, tmp_path, monkeypatch):
         monkeypatch.setattr(part_writer, "_script_wrapper", FixedRows)

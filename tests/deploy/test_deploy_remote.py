@@ -124,6 +124,33 @@ class TestExport:
         assert memory.find("/b") == ["/b/e/manifest.json"]
         assert memory.cat("/b/e/manifest.json") == b"of the other one"
 
+    def test_another_one_removes_the_directory_before_the_claim(self, tmp_path, monkeypatch):
+        from fsspec.implementations.local import LocalFileSystem
+
+        (tmp_path / "from").mkdir()
+        (tmp_path / "from/x").write_bytes(b"x")
+        pipe, calls = LocalFileSystem.pipe_file, []
+
+        def gone(self, path, content, **kwargs):
+            calls.append(path)
+            if len(calls) == 1:
+                self.rmdir(path.rpartition("/")[0])
+            return pipe(self, path, content, **kwargs)
+
+        monkeypatch.setattr(LocalFileSystem, "pipe_file", gone)
+        upload_new(tmp_path / "from", f"file://{tmp_path}/to")
+        assert [path.name for path in (tmp_path / "to").iterdir()] == ["x"]
+
+    def test_who_gives_up_leaves_the_directories_of_the_other(self, memory, tmp_path, monkeypatch):
+        """The other one has made a directory that its next file is to lie in."""
+        (tmp_path / "sub").mkdir()
+        (tmp_path / "sub/x").write_bytes(b"x")
+        memory.pipe_file("/b/e/.uploading-other", b"")
+        memory.makedirs("/b/e/sub")
+        with pytest.raises(ExportError, match="another process writes it"):
+            upload_new(tmp_path, "memory://b/e")
+        assert memory.isdir("/b/e/sub")
+
     def test_after_a_failure_only_own_files_are_removed(self, memory, tmp_path, monkeypatch):
         (tmp_path / "x").write_bytes(b"x")
         (tmp_path / "y").write_bytes(b"y")

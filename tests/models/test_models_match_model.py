@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from match_contract import (
+    HARD,
     SOFTMAX,
     in_batch,
     make_match_model,
@@ -17,6 +18,7 @@ from scipy.special import logsumexp, softmax
 from test_models_dssm import CASES
 
 from tzrec.errors import ConfigError, DataError
+from tzrec.models.match_model import _sim_with_sampler
 from tzrec.models.model import TrainWrapper
 
 DSSM, V2 = CASES["dssm"], CASES["dssm_v2"]
@@ -64,6 +66,18 @@ def test_loss_and_scores_of_sampled_negatives(mixed, hard):
     target = np.arange(B) if mixed else np.zeros(B, np.int64)
     loss = model.loss(predictions, batch)["softmax_cross_entropy"]
     assert float(loss) == pytest.approx(cross_entropy(expected, target), rel=1e-4)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_scores_by_the_name_of_the_interface(hard):
+    rng = np.random.default_rng(0)
+    num = B + N + len(HARD) * hard
+    users, items = (rng.normal(size=(n, 6)).astype(np.float32) for n in (B, num))
+    found = _sim_with_sampler(
+        torch.from_numpy(users), torch.from_numpy(items), torch.tensor(HARD) if hard else None
+    )
+    expected = sampled_scores(users, items, B, hard=hard)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_loss_of_negatives_in_the_batch():

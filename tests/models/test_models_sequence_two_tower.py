@@ -21,6 +21,7 @@ from models_contract import group, linear, make_batch, make_rows, mlp, price
 from scipy.special import logsumexp
 
 from tzrec.errors import ConfigError
+from tzrec.models.match_model import corrected
 from tzrec.models.model import TrainWrapper
 
 ITEM, HISTORY = group("i", "item price"), group("h", "click__item click__price", "SEQUENCE")
@@ -117,7 +118,7 @@ def queries(case, state, rows, num_rows):
     return found, items
 
 
-def learnt(case, negatives="", *, sampler="", weights=None):
+def learnt(case, negatives="", *, sampler="", weights=None, infos=None):
     text = f"negatives {{ {negatives} }}"
     text = case.text(text) if sampler else in_batch(case, text)
     model = make_match_model(text, sampler=sampler, shared=bool(sampler), weights=weights)
@@ -129,6 +130,7 @@ def learnt(case, negatives="", *, sampler="", weights=None):
         batch = sampled_batch(model, rows, hard=sampler == HARDS, shared=True)
     else:
         batch = make_batch(model.features, rows)
+    batch.additional_infos.update(infos or {})
     _, (losses, predictions, _) = TrainWrapper(model)(batch)
     return model, rows, losses, predictions
 
@@ -185,6 +187,50 @@ def test_correction_in_the_batch():
     scores[:, 1:] -= np.log(count[rows["item"]])
     loss = (logsumexp(scores, axis=1) - scores[:, 0]).mean()
     assert float(losses["softmax_cross_entropy"]) == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_correction_of_drawn_items(mixed):
+    """Negatives by how often they are expected in the pool, the positive as it is."""
+    rng = np.random.default_rng(0)
+    of_rows, drawn = (rng.normal(-4, 1, size) for size in (B, N))
+    infos = {"pos_log_q": of_rows, "neg_log_q": drawn}
+    text = "logq_correction: true mask_accidental_hits: true item_id_feature: 'item' "
+    _, rows, losses, predictions = learnt(
+        ALL,
+        text + ("in_batch_and_sampled: true" if mixed else ""),
+        sampler="NegativeSampler",
+        infos={name: torch.from_numpy(value).float() for name, value in infos.items()},
+    )
+    expected = N * np.exp(drawn)
+    if mixed:
+        counts = np.bincount(rows["item"][:B], minlength=30).astype(float)
+        in_batch_counts = np.where(counts > 0, counts, 1.0)[rows["item"][: B + N]]
+        expected = in_batch_counts + N * np.exp(np.concatenate([of_rows, drawn]))
+    scores = predictions["similarity"].double().detach().numpy().copy()
+    scores[:, 1:] -= np.log(expected)
+    loss = (logsumexp(scores, axis=1) - scores[:, 0]).mean()
+    assert float(losses["softmax_cross_entropy"]) == pytest.approx(loss, rel=1e-4)
+
+
+def test_correction_adds_up_to_all_items():
+    """Over many draws: the positive, and negatives by 1 / (N q) without it, are all items."""
+    rng = np.random.default_rng(1)
+    scores, q = rng.normal(0, 1, 30), rng.dirichlet(np.ones(30))
+    own = int(q.argmax())
+    drawn = rng.choice(30, (4000, N), p=q)
+    table = np.where(drawn == own, -1e32, scores[drawn])
+    found = [
+        corrected(
+            torch.from_numpy(np.concatenate([[scores[own]], row])[None]),
+            torch.zeros(1, dtype=torch.float64),
+            torch.from_numpy(np.log(N * q[items])),
+            in_batch=False,
+        )
+        for row, items in zip(table, drawn, strict=True)
+    ]
+    total = float(torch.cat(found).exp().sum(1).mean())
+    assert total == pytest.approx(np.exp(scores).sum(), rel=0.05)
 
 
 def test_rows_weigh_all_their_steps():

@@ -54,6 +54,8 @@ class Oracle:
         for i in [i for i in self.row if i not in kept]:
             del self.row[i], self.count[i], self.last[i]
         taken = sorted(e for e in entries if e[1] and e[-1] in kept)
+        if self.admission is not None:
+            self._wait({entry[-1] for entry in taken})
         free = [*empty, *lost][: len(taken)]
         for entry, row in zip(taken, free, strict=True):
             i = entry[-1]
@@ -61,12 +63,10 @@ class Oracle:
         return free
 
     def _admit(self, new):
-        threshold, room = self.admission
-        totals = {i: self.waiting[i] + c for i, c in new.items()}
-        admitted = {i: c for i, c in totals.items() if c >= threshold}
         self.waiting.update(new)
-        for i in admitted:
-            del self.waiting[i]
-        most = sorted(self.waiting.items(), key=lambda item: (-item[1], item[0]))[:room]
+        return {i: self.waiting[i] for i in new if self.waiting[i] >= self.admission[0]}
+
+    def _wait(self, have_a_row):
+        waiting = [item for item in self.waiting.items() if item[0] not in have_a_row]
+        most = sorted(waiting, key=lambda item: (-item[1], item[0]))[: self.admission[1]]
         self.waiting = Counter(dict(most))
-        return admitted

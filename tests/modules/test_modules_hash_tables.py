@@ -62,6 +62,7 @@ CASES = {
     "dynamic": {"policy": "lru", "threshold": Threshold("dynamic_threshold_filter", 1.5)},
     "admission": {"policy": "lru", "admission": Admission(3, 8)},
     "admission by frequency": {"policy": "lfu", "admission": Admission(2, 100)},
+    "few are counted": {"policy": "lfu", "interval": 2, "admission": Admission(2, 5)},
 }
 PASSES = {
     "comparison": lambda count, _: count > 2,
@@ -94,6 +95,9 @@ def test_the_map_is_that_of_plain_python(case, seed):
         for i, row in oracle.row.items():
             assert int(id_map.counts[row]) == oracle.count[i]
             assert int(id_map.last_steps[row]) == oracle.last[i]
+        if id_map.spec.admission is not None:
+            waiting = zip(id_map.counter_ids.tolist(), id_map.counter_counts.tolist(), strict=True)
+            assert {i: c for i, c in waiting if i != EMPTY} == oracle.waiting
         looked_up = id_map(torch.tensor(ids)).tolist()
         assert looked_up == [oracle.row.get(i, CAPACITY) for i in ids]
     assert evicted == 0 if case == "no decay" else evicted >= 3
@@ -132,6 +136,18 @@ def test_an_interval_counts_all_its_steps():
     assert rows_by_id(id_map) == {7: 0, 8: 1, 9: 2}
     assert id_map.counts[:3].tolist() == [3, 1, 1]
     assert id_map.last_steps[:3].tolist() == [3, 2, 3]
+
+
+def test_an_id_that_loses_the_contest_is_counted_on():
+    """Else it could never come so often as those that have the rows."""
+    id_map = IdMap(spec("lfu", capacity=1, admission=Admission(2, 4)))
+    for _ in range(4):
+        step_of(id_map, [7])
+    assert rows_by_id(id_map) == {7: 0}
+    for _ in range(5):
+        step_of(id_map, [8])
+    assert rows_by_id(id_map) == {8: 0}
+    assert int(id_map.counts[0]) == 5
 
 
 def test_probabilities_of_the_filter():

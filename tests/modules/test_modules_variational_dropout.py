@@ -43,6 +43,12 @@ def test_share_of_dropped_rows_is_the_probability(dropout: VariationalDropout) -
     np.testing.assert_allclose(dropped, sigmoid(np.array([-1.0, 0.0, 2.0])), atol=0.02)
 
 
+def test_columns_of_entries(dropout: VariationalDropout) -> None:
+    assert dropout.feature_dim_repeat.tolist() == [2, 1, 3]
+    assert dropout.column_entry.tolist() == [0, 0, 1, 2, 2, 2]
+    assert list(dropout.state_dict()) == ["feature_p"]
+
+
 def test_state_and_gradients(dropout: VariationalDropout) -> None:
     assert list(dropout.state_dict()) == ["feature_p"]
     x = torch.randn(5, 6, requires_grad=True)

@@ -219,7 +219,7 @@ class TestDirectory:
             Index.load(saved)
 
     @pytest.mark.parametrize(
-        "change", [{"format": "x"}, {"format_version": 2}, {"colour": 1}], ids=str
+        "change", [{"format": "x"}, {"format_version": 1}, {"colour": 1}], ids=str
     )
     def test_other_manifests(self, saved, change):
         body = json.loads((saved / "index.json").read_text()) | change

@@ -139,7 +139,35 @@ class TestDamage:
     def test_files(self, saved, name):
         size = (saved / name).stat().st_size
         (saved / name).write_bytes(b"\x55" * size)
-        with pytest.raises(ServingError, match=f"{name} cannot be read"):
+        with pytest.raises(ServingError, match=f"{name} is not the file that was written"):
+            Index.load(saved)
+
+    def test_files_of_two_indexes_of_one_size(self, saved, tmp_path):
+        other = build_index(pa.array(range(300)), vectors(300, 4, seed=1)).save(tmp_path / "j")
+        (saved / "vectors.npy").write_bytes((other / "vectors.npy").read_bytes())
+        with pytest.raises(ServingError, match="not the file that was written") as caught:
+            Index.load(saved)
+        assert "files of two indexes were mixed" in str(caught.value)
+
+    def test_a_tower_that_was_put_there_later(self, saved):
+        (saved / "user").mkdir()
+        (saved / "user" / "manifest.json").write_text("{}")
+        with pytest.raises(ServingError, match=r"does not list user/manifest\.json"):
+            Index.load(saved)
+
+    @pytest.mark.parametrize("name", ["vectors.npy", "ids.parquet"])
+    def test_a_list_without_a_file(self, saved, name):
+        body = json.loads((saved / "index.json").read_text())
+        del body["files"][name]
+        (saved / "index.json").write_text(json.dumps(body))
+        with pytest.raises(ServingError, match=f"does not list {name}"):
+            Index.load(saved)
+
+    def test_a_list_with_a_file_outside(self, saved):
+        body = json.loads((saved / "index.json").read_text())
+        body["files"]["../secret"] = {"size": 1, "sha256": "0"}
+        (saved / "index.json").write_text(json.dumps(body))
+        with pytest.raises(ServingError, match=r"lists '\.\./secret', which is no file"):
             Index.load(saved)
 
     @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from serving_jobs import export_rank, load_servable, serving
 
 from tzrec.deploy import Predictor
 from tzrec.errors import ServingError
-from tzrec.retrieval import Retriever, TreeRetriever
+from tzrec.retrieval import Index, Retriever, TreeRetriever
 
 
 @pytest.fixture(scope="module")
@@ -241,10 +241,9 @@ class TestLoading:
             load_servable(tmp_path)
 
     def test_an_index_without_a_user_tower(self, match, tmp_path):
-        copy = shutil.copytree(match / "retriever", tmp_path / "index")
-        shutil.rmtree(copy / "user")
+        alone = Index.load(match / "retriever").save(tmp_path / "index")
         with pytest.raises(ServingError, match="index without a user tower"):
-            load_servable(copy)
+            load_servable(alone)
 
     def test_a_damaged_part(self, match, tmp_path):
         copy = shutil.copytree(match / "export", tmp_path / "copy")

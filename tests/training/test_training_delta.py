@@ -168,6 +168,22 @@ def test_dumps_of_steps_that_a_run_takes_back(train, tmp_path, caplog):
     assert len(only) < len(found[6])
 
 
+def test_a_new_run_leaves_the_dumps_of_others_alone(train, tmp_path):
+    one, other = tmp_path / "out", (f"{DUMP}.output_dir={tmp_path}/out",)
+    train("one", EVERY_3, *other)
+    before = {path.name: path.read_bytes() for path in one.iterdir()}
+    with pytest.raises(
+        CheckpointError, match=r"holds delta dumps of another run: .*, steps 3 to 12"
+    ):
+        train("two", EVERY_3, *other)
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == before
+    train("two", EVERY_3, *other, f"{DUMP}.file_prefix=two")
+    assert {path.name: path.read_bytes() for path in one.glob("delta_*")} == before
+    # Who asks to go on has none to start from, and takes the place of the run that was killed.
+    train("three", EVERY_3, *other, "train_config.num_steps=4", continue_train=True)
+    assert [path.name for path in one.glob("delta_*")] == ["delta_embedding_step_3.parquet"]
+
+
 def test_minutes(train, monkeypatch):
     now = iter(range(0, 10_000, 25))
     monkeypatch.setattr(hook_module, "monotonic", lambda: next(now))

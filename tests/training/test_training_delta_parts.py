@@ -162,6 +162,20 @@ def test_torchrec_tables_mark_the_rows_of_the_batch(one_process):
         assert np.array_equal(rows, other[weight])
 
 
+def test_a_frozen_table_is_told_from_one_of_the_same_name():
+    from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig
+    from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+
+    from tzrec.training.delta.touched import TouchedRows
+
+    model = torch.nn.Module()
+    facts = {"name": "item", "num_embeddings": 9, "embedding_dim": 4, "feature_names": ["f"]}
+    pooled, steps = EmbeddingBagConfig(**facts), EmbeddingConfig(**facts)
+    pooled.trainable, steps.trainable = False, True
+    model.ebc, model.ec = EmbeddingBagCollection([pooled]), EmbeddingCollection([steps])
+    assert list(TouchedRows(model, torch.device("cpu")).tables) == ["ec.embeddings.item.weight"]
+
+
 def test_marks_survive_in_a_checkpoint(one_process):
     from tzrec.training.delta.touched import TouchedRows
 

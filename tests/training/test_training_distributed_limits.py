@@ -44,11 +44,22 @@ def test_odd_dimensions_train_in_our_kernels_only():
 
 def test_a_model_that_does_not_fit(monkeypatch):
     monkeypatch.setattr(
-        "tzrec.training.distributed.cluster.psutil.virtual_memory",
+        "tzrec.training.distributed.memory_limit.psutil.virtual_memory",
         lambda: type("Memory", (), {"total": 1000})(),
     )
     with pytest.raises(PlanError, match=r"placed on 1 process \(cpu\) on 1 machine, 1.0 KB"):
         build(BOTH[0], "torchrec")
+
+
+def test_a_table_that_loses_its_name_is_told():
+    """Its rows would be whatever lay in the memory."""
+    values = {name: lambda: torch.ones(2) for name in ("ebc.t.weight", "ebc.u.weight")}
+    model = torch.nn.Module()
+    model.state_dict = lambda: {"ebc.t.weight": torch.zeros(2), "dense": torch.zeros(1)}
+    with pytest.raises(DistributedError, match=r"1 embedding tables have other .*: ebc\.u\.weight"):
+        wrap._restore(model, values)
+    del values["ebc.u.weight"]
+    wrap._restore(model, values)
 
 
 def refused_on_a_gpu(sparse):
@@ -108,6 +119,16 @@ def test_accumulation_of_torchrecs_tables_is_not_promised(caplog):
         build(BOTH[0], "torchrec", more="gradient_accumulation_steps: 2")
     (message,) = caplog.messages
     assert message.startswith("gradient_accumulation_steps: 2 accumulates dense gradients only")
+
+
+def test_a_stored_plan_is_not_loaded_and_that_is_said(caplog, monkeypatch):
+    monkeypatch.setenv("FORCE_LOAD_SHARDING_PLAN", "1")
+    with caplog.at_level("WARNING", logger="tzrec"):
+        build(BOTH[0])
+        assert not caplog.messages
+        build(BOTH[0], "torchrec")
+    (message,) = caplog.messages
+    assert message.startswith("FORCE_LOAD_SHARDING_PLAN=1 has no effect: any placement")
 
 
 def test_more_processes_than_gpus(monkeypatch):

@@ -1,13 +1,29 @@
 """Hash tables in whole runs: resume, growth, fresh rows, evaluation and export, two ranks."""
 
+import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hash_runs import BATCH, DYNAMIC, ITEM, ROWS, columns, maps, stored, train_on, write
+from hash_runs import (
+    BATCH,
+    DYNAMIC,
+    ITEM,
+    MAPS,
+    ROWS,
+    USER,
+    columns,
+    maps,
+    stored,
+    train_on,
+    write,
+)
 
+from tzrec.deploy.options import Asked
 from tzrec.deploy.predictor import Predictor
 from tzrec.errors import CheckpointError, ConfigError
 from tzrec.features.hash_table import HashTableSpec
@@ -130,6 +146,25 @@ def test_growing_keeps_the_rows_of_all_ids(whole, tmp_path):
     assert (maps(stored(tmp_path / "reset"))["user_emb", "ids"] == EMPTY).all()
 
 
+FROZEN = f"trainable: false {USER}"
+
+
+def test_a_frozen_table_keeps_map_and_rows(whole, tmp_path):
+    _, run = whole
+    config = write(tmp_path, user=FROZEN)
+    with pytest.raises(ConfigError, match=r"'user_emb' is frozen .* and empty"):
+        train(config, tmp_path / "empty", steps=1)
+    start = f"train_config.fine_tune_checkpoint={run}"
+    train(config, tmp_path / "run", steps=4, more=[start])
+    before, after = stored(run), stored(tmp_path / "run")
+    for name in MAPS:
+        assert torch.equal(maps(after)["user_emb", name], maps(before)["user_emb", name]), name
+    assert torch.equal(weight_of(after, "user_emb"), weight_of(before, "user_emb"))
+    # The other table goes on.
+    assert int(maps(after)["item_emb", "steps"]) == STEPS + 4
+    assert not torch.equal(weight_of(after, "item_emb"), weight_of(before, "item_emb"))
+
+
 def test_dynamicemb(tmp_path):
     config = write(tmp_path, user=DYNAMIC)
     train(config, tmp_path / "run")
@@ -207,26 +242,95 @@ def test_fresh_rows_leave_random_states_alone(monkeypatch):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def own_shards(config, ranks):
+    """Writes the rows in the order in which one process reads what several read together."""
+    root = Path(config).parent
+    order = np.arange(ROWS).reshape(ranks, -1, BATCH // 2).transpose(1, 0, 2).ravel()
+    pq.write_table(pq.read_table(root / "train.parquet").take(order), root / "one.parquet")
+    return f"train_input_path={root}/one.parquet"
+
+
+def placed(kind):
+    return f'{DYNAMIC} embedding_constraints {{ sharding_types: "{kind}" }}'
+
+
+def assert_same_tables(found, expected):
+    for key, value in maps(expected).items():
+        assert torch.equal(maps(found)[key], value), key
+    for table in TABLES:
+        weights = weight_of(found, table), weight_of(expected, table)
+        torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.slow
-def test_two_ranks_have_the_map_and_the_rows_of_one(tmp_path):
-    """Shards by rows and whole tables, stopped within an interval of one of the tables."""
-    config = write(tmp_path)
-    # Each rank reads its half; one rank reads the batches of both together.
-    order = np.arange(ROWS).reshape(2, -1, BATCH // 2).transpose(1, 0, 2).ravel()
-    whole_table = pq.read_table(tmp_path / "train.parquet")
-    pq.write_table(whole_table.take(order), tmp_path / "one.parquet")
-    together = f"train_input_path={tmp_path}/one.parquet"
-    train(config, tmp_path / "one", steps=6, more=[together])
-    expected = stored(tmp_path / "one")
-    for kind in ("row_wise", "table_wise"):
-        run = tmp_path / kind
-        edits = {"num_epochs": 0, "global_embedding_constraints.sharding_types": [kind]}
-        train_on(2, config, run, num_steps=5, batch_size=BATCH // 2, **edits)
-        go_on = ["--continue_train"]
-        train_on(2, config, run, *go_on, num_steps=6, batch_size=BATCH // 2, **edits)
-        found = stored(run)
-        for key, value in maps(expected).items():
-            assert torch.equal(maps(found)[key], value), key
-        for table in TABLES:
-            weights = weight_of(found, table), weight_of(expected, table)
-            torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize(("ranks", "kind"), [(2, "row_wise"), (2, "table_wise"), (3, "row_wise")])
+def test_several_ranks_have_the_map_and_the_rows_of_one(tmp_path, ranks, kind):
+    """Stopped and resumed within an interval of one of the tables."""
+    config = write(tmp_path, user=placed(kind))
+    together = [own_shards(config, ranks), f"data_config.batch_size={BATCH // 2 * ranks}"]
+    train(config, tmp_path / "one", steps=6, more=together)
+    edits = {"num_epochs": 0, "batch_size": BATCH // 2}
+    train_on(ranks, config, tmp_path / "run", num_steps=5, **edits)
+    train_on(ranks, config, tmp_path / "run", "--continue_train", num_steps=6, **edits)
+    assert_same_tables(stored(tmp_path / "run"), stored(tmp_path / "one"))
+    plan = json.loads((tmp_path / "run/plan.json").read_text())
+    assert {t["sharding_type"] for t in plan["tables"] if t["name"] == "user_emb"} == {kind}
+
+
+@pytest.mark.slow
+def test_another_number_of_ranks_goes_on(tmp_path):
+    """The ids that came since the maps last changed are those of all ranks of before."""
+    config = write(tmp_path, user=placed("row_wise"))
+    train(config, tmp_path / "run", steps=4)
+    shutil.copytree(tmp_path / "run", tmp_path / "still")
+    lr = {"sparse_optimizer.rowwise_adagrad_optimizer.lr": 0}
+    train_on(
+        3,
+        config,
+        tmp_path / "run",
+        "--continue_train",
+        num_steps=5,
+        num_epochs=0,
+        batch_size=16,
+        **lr,
+    )
+    before, after = stored(tmp_path / "still"), stored(tmp_path / "run")
+    assert int(maps(after)["item_emb", "steps"]) == 5
+    # Neither table of zch is due at step 5, so that nothing of it has changed.
+    for name in MAPS[:3]:
+        key = ("item_emb", name)
+        assert torch.equal(maps(after)[key], maps(before)[key]), name
+    assert torch.equal(weight_of(after, "item_emb"), weight_of(before, "item_emb"))
+    # A step of one process brings back what three have saved.
+    train(config, tmp_path / "run", steps=6, continue_train=True)
+    found = maps(stored(tmp_path / "run"))
+    assert int(found["item_emb", "steps"]) == 6
+    assert int(found["item_emb", "counts"].sum()) > int(maps(before)["item_emb", "counts"].sum())
+
+
+INT8 = Asked(quantisation="INT8", sequence_quantisation="INT8")
+
+
+@pytest.mark.parametrize("user", [USER, DYNAMIC])
+def test_narrow_tables_of_an_export(tmp_path, user):
+    config = write(tmp_path, user=user)
+    train(config, tmp_path / "run", steps=6)
+    pipeline = str(tmp_path / "run/pipeline.config")
+    one = probs_of(export(pipeline, str(tmp_path / "exact")))
+    other = probs_of(export(pipeline, str(tmp_path / "narrow"), asked=INT8))
+    assert not np.array_equal(one, other)
+    assert np.allclose(one, other, atol=0.02)
+
+
+def probs_of(path):
+    rows = {k: v[:50] for k, v in columns(50, 7).items() if k != "clk"}
+    rows = {k: v.to_pylist() if hasattr(v, "to_pylist") else v.tolist() for k, v in rows.items()}
+    return Predictor.load(path).predict(rows)["probs"]
+
+
+@pytest.mark.slow
+def test_a_compiled_export(whole, tmp_path):
+    pipeline = str(whole[1] / "pipeline.config")
+    one = probs_of(export(pipeline, str(tmp_path / "exact")))
+    compiled = export(pipeline, str(tmp_path / "aoti"), asked=Asked(target="aoti"))
+    assert np.allclose(probs_of(compiled), one, atol=1e-5)

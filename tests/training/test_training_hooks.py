@@ -89,7 +89,7 @@ def test_summaries_fit_a_screen_and_say_what_matters():
         model_dir="runs/a",
         batch_size=2,
         eval_loader=None,
-        mixed_precision="BF16",
+        precision="BF16",
     )
     start = start_summary(facts)
     assert len(start.splitlines()) <= 10

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from tzrec.cli import main
@@ -47,6 +48,64 @@ def test_the_rank_that_failed_first_is_named(codes, rank, code):
     with pytest.raises(launch.RankError, match=rf"rank {rank} \(process {100 + rank}\)") as caught:
         launch._judge(failed(**codes))
     assert caught.value.exit_code == code
+
+
+def test_a_rank_that_was_ended_by_force_is_not_what_went_wrong():
+    error = failed(r0=-9, r1=3)
+    error.failures[0].timestamp = 31
+    with pytest.raises(launch.RankError, match="rank 1") as caught:
+        launch._judge(error)
+    assert caught.value.exit_code == 3
+    error = failed(r0=-9, r1=-9)
+    error.failures[0].timestamp = 31
+    with pytest.raises(launch.RankError, match="rank 1"):
+        launch._judge(error)
+
+
+# A process that says when it is ready, and what it does when it is asked to end.
+ASKED = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: %s)
+print(flush=True)
+for _ in range(600):
+    time.sleep(0.1)
+"""
+
+
+def interrupted(monkeypatch, *actions):
+    """Sends SIGTERM to a launcher whose ranks do ``actions``; returns its exit code."""
+    monkeypatch.setattr(launch, "_SECONDS_TO_END", 0.3)
+    ranks = []
+    with launch._Signals() as signals:
+        for i, action in enumerate(actions):
+            given = [sys.executable, "-c", ASKED % action]
+            environ = {**environment(), "RANK": str(i)}
+            rank = subprocess.Popen(given, stdout=subprocess.PIPE, env=environ)
+            rank.stdout.readline()
+            ranks.append(rank)
+        try:
+            with pytest.raises(SignalException):
+                signal.raise_signal(signal.SIGTERM)
+            codes = [rank.wait(5) for rank in ranks]
+        finally:
+            for rank in ranks:
+                rank.kill()
+                rank.stdout.close()
+        signals.raise_for_failures()
+    return codes
+
+
+def test_ranks_that_save_are_waited_for(monkeypatch):
+    slow = "(time.sleep(0.8), os._exit(143))"
+    assert interrupted(monkeypatch, slow, "os._exit(143)") == [143, 143]
+
+
+def test_a_rank_that_fails_while_it_is_to_save_ends_the_others(monkeypatch):
+    began = time.monotonic()
+    with pytest.raises(launch.RankError, match=r"rank 1 .* with exit code 5") as caught:
+        interrupted(monkeypatch, "None", "os._exit(5)")
+    assert caught.value.exit_code == 5
+    assert time.monotonic() - began < 15
 
 
 def test_an_interrupted_run_is_no_failure():

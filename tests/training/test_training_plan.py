@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,12 +15,19 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection, Embedding
 
 from tzrec.cli import main
 from tzrec.errors import ConfigError, PlanError, Unsupported
+from tzrec.features.hash_table import HashTableSpec
+from tzrec.modules.embedding_tables import features_of
+from tzrec.modules.hash_tables.collections import split_tables
 from tzrec.ops.cpu.rule import UpdateRule
+from tzrec.options import Options, from_environment
 from tzrec.protos.feature_pb2 import ParameterConstraints
+from tzrec.training.checkpoint.tables import model_tables
+from tzrec.training.distributed import memory_limit
 from tzrec.training.distributed.cluster import Cluster, size_text
 from tzrec.training.distributed.cures import _Case, _twin, cures, plan_error
 from tzrec.training.distributed.limits import Wishes, table_limits
 from tzrec.training.distributed.plan import create_sharders, make_plan
+from tzrec.training.distributed.process_group import process_group
 from tzrec.training.distributed.table import PlanTable, sizes
 
 META = torch.device("meta")
@@ -88,12 +96,66 @@ def test_a_cluster_shares_memory_between_its_processes():
     ]
 
 
+def test_the_share_that_is_kept(monkeypatch):
+    monkeypatch.setenv("STORAGE_RESERVE_PERCENT", "0.5")
+    cluster = Cluster(2, 1, "cpu", 0, 10**9)
+    assert cluster.usable() == 25 * 10**7
+    error, _ = sure(Model(big=10_000_000), cluster)
+    assert "250.0 MB a process (50% is kept for the rest)" in error.message
+    for wrong in ("15", "1", "-0.1", "a"):
+        monkeypatch.setenv("STORAGE_RESERVE_PERCENT", wrong)
+        with pytest.raises(ConfigError, match=f"is {wrong!r}, must be a share below 1"):
+            from_environment()
+
+
+GROUP = "kubepods/pod1/box"
+LIMITS = {
+    "version 2": (f"0::/{GROUP}\n", {f"{GROUP}/memory.max": 5 * 10**9}, 5),
+    "of a parent": (
+        f"0::/{GROUP}\n",
+        {f"{GROUP}/memory.max": "max", "kubepods/memory.max": 3 * 10**9},
+        3,
+    ),
+    "in a container": ("0::/\n", {"memory.max": 4 * 10**9}, 4),
+    "version 1": (
+        f"9:name=systemd:/\n4:cpu,memory:/{GROUP}\n0::/\n",
+        {f"memory/{GROUP}/memory.limit_in_bytes": 2 * 10**9, "memory.max": "max"},
+        2,
+    ),
+    "version 1 in a container": (
+        f"4:memory:/{GROUP}\n",
+        {"memory/memory.limit_in_bytes": 6 * 10**9},
+        6,
+    ),
+    "no limit": (f"4:memory:/{GROUP}\n", {"memory/memory.limit_in_bytes": 2**63 - 4096}, 8),
+    "no groups": (None, {}, 8),
+}
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_a_container_has_what_its_control_groups_allow(case, tmp_path, monkeypatch):
+    groups, files, expected = LIMITS[case]
+    (tmp_path / "proc/self").mkdir(parents=True)
+    if groups is not None:
+        (tmp_path / "proc/self/cgroup").write_text(groups)
+    for name, value in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+    machine = SimpleNamespace(total=8 * 10**9)
+    monkeypatch.setattr(memory_limit.psutil, "virtual_memory", lambda: machine)
+    limits = list(memory_limit.cgroup_limits(tmp_path))
+    monkeypatch.setattr(memory_limit, "cgroup_limits", lambda: limits)
+    with process_group(Options()):
+        assert Cluster.of_process(torch.device("cpu")).ddr == expected * 10**9
+
+
 def test_feature_constraints_go_before_the_global_ones():
     found = limits_of(Wishes(wish("row_wise"), {"big_f": wish("table_wise")}))
-    assert {name: limit.sharding_types for name, limit in found.items()} == {
-        "big": ["table_wise"],
-        "small": ["row_wise"],
-        "steps": ["row_wise"],
+    assert {table: limit.sharding_types for table, limit in found.items()} == {
+        ("ebc", "big"): ["table_wise"],
+        ("ebc", "small"): ["row_wise"],
+        ("ec", "steps"): ["row_wise"],
     }
     plan = planned(Model(), every=wish("row_wise"), by_feature={"big_f": wish("table_wise")})
     assert {table.name: table.sharding for table in plan.tables} == {
@@ -110,7 +172,99 @@ def test_features_of_a_shared_table_must_agree():
     with pytest.raises(ConfigError, match="'big_f' and 'other' share the table 'big' but differ"):
         limits_of(Wishes(None, wishes), model=model)
     wishes["other"] = wish("table_wise")
-    assert limits_of(Wishes(None, wishes), model=model)["big"].sharding_types == ["table_wise"]
+    assert of_big(Wishes(None, wishes), model=model) == ["table_wise"]
+
+
+def of_big(*arguments, **more):
+    return limits_of(*arguments, **more)["ebc", "big"].sharding_types
+
+
+class Twins(nn.Module):
+    """A pooled table and one of a sequence of the same name."""
+
+    def __init__(self, rows=1000):
+        super().__init__()
+        same = {"name": "item", "num_embeddings": rows, "embedding_dim": 16}
+        self.ebc = EmbeddingBagCollection(
+            tables=[EmbeddingBagConfig(feature_names=["item_id"], **same)], device=META
+        )
+        self.ec = EmbeddingCollection(
+            tables=[EmbeddingConfig(feature_names=["history"], **same)], device=META
+        )
+
+
+@pytest.mark.parametrize(
+    ("pooled", "steps"), [("table_wise", "row_wise"), ("row_wise", "table_wise")]
+)
+def test_tables_of_one_name_have_their_own_limits(pooled, steps):
+    wishes = {"item_id": wish(pooled), "history": wish(steps)}
+    plan = planned(Twins(), by_feature=wishes)
+    found = {table.path: table.sharding for table in plan.tables}
+    assert found == {"ebc": pooled, "ec": steps}
+    # Of a sequence there is no such placement.
+    plan = planned(Twins(), by_feature={"item_id": wish("table_row_wise")})
+    assert {t.path: t.sharding for t in plan.tables}["ebc"] == "table_row_wise"
+
+
+def test_the_error_tells_tables_of_one_name_apart():
+    wishes = {"history": wish("table_wise")}
+    error, found = sure(Twins(5_000_000), CPUS, by_feature=wishes)
+    lines = re.findall(r"^ +(item \(.*\)) .* \S+ [KMG]B  (.*)$", error.message, re.M)
+    assert lines == [("item (ebc)", "table_wise, row_wise"), ("item (ec)", "table_wise")]
+    assert found[0].endswith(
+        "fused for item (train_config.global_embedding_constraints, or embedding_constraints of "
+        "their features)"
+    )
+    kernels = {"history": wish("table_wise", kernels=["fused_uvm"])}
+    error, _ = sure(Twins(), CPUS, by_feature=kernels)
+    assert "no compute kernel of ['fused_uvm'] can have table 'item' as ['table" in error.message
+
+
+def with_hash_table(kind):
+    """A model whose table `big` is a hash table."""
+    model = Model()
+    spec = HashTableSpec(kind, 999_999, 1, 5, "lfu")
+    model.ebc.embedding_bag_configs()[0].hash_table = spec
+    return model
+
+
+def test_constraints_of_hash_tables():
+    """Reference 04 section 4.5: none for zch; 09 section 9.1: no global ones for dynamicemb."""
+    free = ["table_wise", "row_wise"]
+    every, own = Wishes(wish("row_wise")), Wishes(None, {"big_f": wish("row_wise")})
+    data_parallel = Wishes(wish("data_parallel"), {"big_f": wish("data_parallel")})
+    assert [of_big(w, model=with_hash_table("zch")) for w in (every, own, data_parallel)] == [
+        free
+    ] * 3
+    dynamic = with_hash_table("dynamicemb")
+    assert [of_big(w, model=dynamic) for w in (every, own)] == [free, ["row_wise"]]
+    for rule in (ADAGRAD, None):
+        with pytest.raises(
+            Unsupported, match="'big' cannot be placed data_parallel: rows of a hash"
+        ):
+            limits_of(data_parallel, rule, model=dynamic)
+    mixed = Wishes(None, {"big_f": wish("data_parallel", "row_wise")})
+    assert of_big(mixed, model=dynamic) == ["row_wise"]
+
+
+def test_a_cure_does_not_ask_for_constraints_that_hash_tables_ignore():
+    small = Cluster(2, 1, "cuda", 10**7, 10**12)
+    _, found = sure(with_hash_table("zch"), small)
+    assert not [text for text in found if text.startswith("let big tables lie")]
+
+
+def test_a_feature_name_may_hold_an_at():
+    model = Model()
+    config = model.ebc.embedding_bag_configs()[0]
+    config.feature_names = ["big@f"]
+    assert of_big(Wishes(None, {"big@f": wish("row_wise")}), model=model) == ["row_wise"]
+    assert model_tables(model)["ebc.embedding_bags.big.weight"].features == ("big@f",)
+    config.hash_table, config.feature_names = HashTableSpec("dynamicemb", 9, 2, 1, "lru"), ["a@b"]
+    other = EmbeddingConfig(name="t", num_embeddings=9, embedding_dim=4, feature_names=["a@b"])
+    other.hash_table = config.hash_table
+    split_tables([config, other])
+    assert config.feature_names == ["a@b@big"]
+    assert features_of(config) == features_of(other) == ["a@b"]
 
 
 @pytest.mark.parametrize(
@@ -126,9 +280,9 @@ def test_placements_that_would_change_what_is_learnt(rule, kind, says):
     with pytest.raises(Unsupported, match=f"'big' cannot be placed {kind}: {says}"):
         limits_of(Wishes(wish(kind)), rule)
     # Something else is left.
-    assert limits_of(Wishes(wish(kind, "row_wise")), rule)["big"].sharding_types == ["row_wise"]
+    assert of_big(Wishes(wish(kind, "row_wise")), rule) == ["row_wise"]
     # Nothing is learnt there.
-    assert limits_of(Wishes(wish(kind)), None)["big"].sharding_types == [kind]
+    assert of_big(Wishes(wish(kind)), None) == [kind]
 
 
 def test_half_floats_are_not_replicated():
@@ -241,7 +395,7 @@ def test_first_cure_free_what_must_stay_whole():
 
 def test_first_cure_a_kernel_that_exists():
     error, found = sure(Model(), CPUS, every=wish("table_wise", kernels=["fused_uvm"]))
-    assert "no compute kernel of ['fused_uvm'] can have table 'steps' as ['table" in error.message
+    assert "no compute kernel of ['fused_uvm'] can have table 'big' as ['table" in error.message
     assert found[0].startswith("also allow")
     planned(Model(), CPUS, every=wish("table_wise", kernels=["fused_uvm", "fused"]))
 

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--writer-type", metavar="TYPE", help="ParquetWriter (the default) or CsvWriter"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the part files of DIR")
     add_checkpoint(parser)
     add_edits(parser)
 
@@ -62,5 +63,6 @@ def run(args: argparse.Namespace) -> int:
         writer_type=args.writer_type,
         checkpoint_path=args.checkpoint_path,
         edits=args.edits,
+        overwrite=args.overwrite,
     )
     return 0

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--writer-type", metavar="TYPE", help="ParquetWriter (the default) or CsvWriter"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the part files of DIR")
 
 
 def add_query_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,5 +81,6 @@ def run(args: argparse.Namespace) -> int:
         reserved_columns=args.reserved_columns,
         writer_type=args.writer_type,
         is_exact=args.exact,
+        overwrite=args.overwrite,
     )
     return 0

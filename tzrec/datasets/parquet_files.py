@@ -163,4 +163,6 @@ class ParquetWriter(BaseWriter):
     suffix = ".parquet"
 
     def _start(self, sink: pa.NativeFile, schema: pa.Schema) -> Any:
-        return pq.ParquetWriter(sink, schema)
+        writer = pq.ParquetWriter(sink, schema)
+        writer.add_key_value_metadata(self.metadata)
+        return writer

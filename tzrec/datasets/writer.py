@@ -25,12 +25,16 @@ class BaseWriter(abc.ABC):
     Args:
         output_path: directory, made if it is not there.
         rank: number of this process.
+
+    Attributes:
+        metadata: what a Parquet file says about itself; set it before the first `write`.
     """
 
     suffix = ""
 
     def __init__(self, output_path: str, *, rank: int = 0) -> None:
         self.output_path = output_path
+        self.metadata: dict[str, str] = {}
         self._system, directory = arrow_filesystem(output_path.rstrip("/") or "/")
         name = f"part-{rank}{self.suffix}"
         self._final = f"{directory}/{name}"

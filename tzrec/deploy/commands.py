@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -118,6 +118,7 @@ class PredictRequest:
         debug_level: above 0 adds the column ``__features__``.
         threads: forward threads.
         trace_dir: where a profile goes, None = no profile.
+        metadata: what a Parquet output says about itself.
     """
 
     input_path: str
@@ -129,6 +130,7 @@ class PredictRequest:
     debug_level: int = 0
     threads: int = 1
     trace_dir: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def predict_input(
@@ -156,10 +158,12 @@ def predict_input(
         reserved_columns=split_names(request.reserved_columns),
     )
     with closing(loader), profiled(forward, request.trace_dir) as run:
+        writer = create_writer(request.output_path, writer_type, rank=options.rank)
+        writer.metadata |= request.metadata
         summary = predict_table(
             run.forward,
             loader,
-            create_writer(request.output_path, writer_type, rank=options.rank),
+            writer,
             output_columns=split_names(request.output_columns) or None,
             steps=request.steps,
             threads=request.threads,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tzrec import storage
 from tzrec.deploy.destination import local_path, published, refuse_existing
+from tzrec.deploy.fingerprint import fingerprint
 from tzrec.deploy.options import ExportOptions
 from tzrec.deploy.part_writer import write_part
 from tzrec.deploy.parts import Part
@@ -82,7 +83,8 @@ def export_parts(
     Raises:
         ExportError: as `export_artefact`; says which part.
     """
-    options = options or ExportOptions()
+    weights = fingerprint({name: part.model for name, part in parts.items()})
+    options = dataclasses.replace(options or ExportOptions(), weights=weights)
     without_assets = dataclasses.replace(options, asset_files=())
     with published(export_dir, staging=staging) as work:
         for name, part in parts.items():

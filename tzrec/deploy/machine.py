@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from tzrec.errors import MissingDependencyError, ServingError
+from tzrec.errors import ServingError
+from tzrec.utils.compiler import find_compiler
 
 # What code for a CPU capability of torch is compiled for: a level of the x86-64 ABI, its vector
 # width, and what a CPU must be able to (names of torch.cpu.get_capabilities).
@@ -46,15 +47,8 @@ def compiler_options(*, autotune: bool = False) -> dict[str, Any]:
 
 
 def _find_compiler() -> str:
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    try:
-        return str(get_cpp_compiler())
-    except Exception as error:
-        raise MissingDependencyError(
-            f"an export that is compiled ahead of time needs a C++ compiler: {error}",
-            hint="Debian and Ubuntu: apt-get install g++; or export with target torchscript",
-        ) from error
+    what = "an export that is compiled ahead of time"
+    return find_compiler(what, otherwise="export with target torchscript")
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class ExportOptions:
             with the score.
         sources: option → who asked for it, where that is not the default.
         variables: environment variables that decided, with their text.
+        weights: `fingerprint` of what is exported; set by the export.
 
     Raises:
         ConfigError: a value that the option cannot have.
@@ -70,6 +71,7 @@ class ExportOptions:
     tolerance: float | None = None
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    weights: str = ""
 
     def __post_init__(self) -> None:
         _one_of("export target", self.target, TARGETS)

@@ -13,6 +13,7 @@ from tzrec import storage
 from tzrec.errors import ExportError
 
 _CLAIM = ".uploading-"
+_ATTEMPTS = 5
 
 
 def upload_new(local: str | Path, target: str, *, last: Sequence[str] = ()) -> None:
@@ -32,24 +33,19 @@ def upload_new(local: str | Path, target: str, *, last: Sequence[str] = ()) -> N
         Exception: what the storage raises.
     """
     system, inner = storage.file_system(target)
-    try:
-        with _claimed(system, inner, target):
-            try:
-                storage.upload_tree(local, target, last=last)
-            except BaseException:
-                _remove_own(system, inner, Path(local))
-                raise
-    except BaseException:
-        _remove_empty(system, inner, Path(local))
-        raise
+    with _claimed(system, inner, target):
+        try:
+            storage.upload_tree(local, target, last=last)
+        except BaseException:
+            _remove_own(system, inner, Path(local))
+            raise
 
 
 @contextlib.contextmanager
 def _claimed(system: Any, inner: str, target: str) -> Iterator[None]:
     name = f"{_CLAIM}{uuid.uuid4().hex}"
-    system.makedirs(inner, exist_ok=True)
     try:
-        system.pipe_file(f"{inner}/{name}", b"see tzrec export\n")
+        _write_claim(system, inner, name)
         others = [found for found in storage.list_directory(target) if found != name]
         if others:
             raise ExportError(
@@ -58,27 +54,52 @@ def _claimed(system: Any, inner: str, target: str) -> Iterator[None]:
                 hint="name a new directory; or remove what a process left there that was killed",
             )
         yield
-    finally:
-        with contextlib.suppress(Exception):
-            system.rm_file(f"{inner}/{name}")
+    except BaseException:
+        _remove_claim(system, inner, name)
+        _remove_empty(system, inner)
+        raise
+    _remove_claim(system, inner, name)
+
+
+def _write_claim(system: Any, inner: str, name: str) -> None:
+    for attempt in range(_ATTEMPTS):
+        system.makedirs(inner, exist_ok=True)
+        try:
+            system.pipe_file(f"{inner}/{name}", b"see tzrec export\n")
+            return
+        except FileNotFoundError:
+            # Another process gave up and removed the directory, which was empty.
+            if attempt == _ATTEMPTS - 1:
+                raise
+
+
+def _remove_claim(system: Any, inner: str, name: str) -> None:
+    with contextlib.suppress(Exception):
+        system.rm_file(f"{inner}/{name}")
 
 
 def _remove_own(system: Any, inner: str, local: Path) -> None:
-    """Removes the files that were copied, and no others."""
-    for folder, _, names in os.walk(local):
-        below = os.path.relpath(folder, local)
+    """Removes the files that were copied and their directories, and no others.
+
+    The claim still stands, so that nobody else writes below it.
+    """
+    for folder, _, names in os.walk(local, topdown=False):
+        below = os.path.normpath(f"{inner}/{os.path.relpath(folder, local)}")
         for name in names:
             with contextlib.suppress(Exception):  # not all were copied
-                system.rm_file(os.path.normpath(f"{inner}/{below}/{name}"))
+                system.rm_file(f"{below}/{name}")
+        if below != os.path.normpath(inner):
+            _remove_empty(system, below)
 
 
-def _remove_empty(system: Any, inner: str, local: Path) -> None:
-    """Removes directories in which nothing is, where the storage has directories at all."""
-    for folder, _, _ in os.walk(local, topdown=False):
-        path = os.path.normpath(f"{inner}/{os.path.relpath(folder, local)}")
-        if "/" not in path.strip("/"):
-            continue  # a bucket is not ours to remove
-        with contextlib.suppress(Exception):
-            system.invalidate_cache()
-            if system.isdir(path) and not system.ls(path, detail=False):
-                system.rmdir(path)
+def _remove_empty(system: Any, path: str) -> None:
+    """Removes a directory in which nothing is, where the storage has directories at all.
+
+    The storage refuses when another process has just written there.
+    """
+    if "/" not in path.strip("/"):
+        return  # a bucket is not ours to remove
+    with contextlib.suppress(Exception):
+        system.invalidate_cache()
+        if system.isdir(path) and not system.ls(path, detail=False):
+            system.rmdir(path)

@@ -27,11 +27,13 @@ class Difference:
         output: name.
         max_abs: largest absolute difference; infinite when the two cannot be compared.
         note: where it is, or why they cannot be compared.
+        size: largest absolute value that was expected.
     """
 
     output: str
     max_abs: float
     note: str
+    size: float = 0.0
 
 
 def compare(
@@ -77,7 +79,8 @@ def _compare_one(name: str, expected: Tensor, actual: Tensor, relative: float) -
         return Difference(name, 0.0, "equal")
     index = [int(i) for i in torch.unravel_index(torch.tensor(place), expected.shape)]
     note = f"at {index}: {float(right[place]):.9g}, expected {float(left[place]):.9g}"
-    return Difference(name, largest, note)
+    size = float(left.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().amax())
+    return Difference(name, largest, note, size)
 
 
 def difference_table(differences: list[Difference]) -> str:
@@ -94,6 +97,7 @@ def check_equal(
     *,
     tolerance: float,
     relative: float = 0.0,
+    scaled: bool = False,
     case: str = GOLDEN_CASE,
 ) -> dict[str, float]:
     """Refuses outputs that differ.
@@ -103,6 +107,8 @@ def check_equal(
         actual: outputs of the export.
         tolerance: largest absolute difference.
         relative: part of each expected value's size that is allowed beside it.
+        scaled: the tolerance is for outputs up to 1 and grows with the largest expected value:
+            for sums in another order, which differ by a part of what is summed.
         case: what was scored, for the message.
 
     Returns:
@@ -113,7 +119,10 @@ def check_equal(
             holds the table of differences.
     """
     differences = compare(expected, actual)
-    if any(d.max_abs > tolerance for d in compare(expected, actual, relative=relative)):
+    for difference in compare(expected, actual, relative=relative):
+        allowed = tolerance * max(1.0, difference.size) if scaled else tolerance
+        if difference.max_abs <= allowed:
+            continue
         raise ExportError(
             f"the export does not score like the trained model ({case}, tolerance "
             f"{tolerance:g}); nothing was published\n{difference_table(differences)}"
@@ -145,6 +154,7 @@ def check_parity(
     expected: Mapping[str, Tensor],
     tolerance: float,
     relative: float = 0.0,
+    scaled: bool = False,
 ) -> dict[str, Any]:
     """Runs model and export on the golden batch and on others that are made of it.
 
@@ -155,6 +165,7 @@ def check_parity(
         expected: the model's scores of the golden batch, from before it was compiled.
         tolerance: largest absolute difference.
         relative: part of each score's size that is allowed beside it.
+        scaled: the tolerance grows with the largest score of an output, see `check_equal`.
 
     Returns:
         What goes into the manifest: tolerances, and the largest differences of each case.
@@ -162,7 +173,8 @@ def check_parity(
     Raises:
         ExportError: they differ, or only the export fails.
     """
-    report: dict[str, Any] = {"tolerance": tolerance, "relative": relative, "cases": {}}
+    limits: dict[str, Any] = {"tolerance": tolerance, "relative": relative, "scaled": scaled}
+    report: dict[str, Any] = {**limits, "cases": {}}
     for case, data in cases.items():
         try:
             wanted = expected if case == GOLDEN_CASE else eager(data)
@@ -181,7 +193,7 @@ def check_parity(
                     f"the export fails where the model does not ({case}); nothing was published: "
                     f"{error}"
                 ) from error
-            run = check_equal(wanted, actual, tolerance=tolerance, relative=relative, case=case)
+            run = check_equal(wanted, actual, **limits, case=case)
             found = {name: max(gap, found.get(name, 0.0)) for name, gap in run.items()}
         report["cases"][case] = found
     return report

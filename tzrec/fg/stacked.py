@@ -96,9 +96,17 @@ def _hashes(maker: Bucketize | None) -> TypeGuard[Bucketize]:
     return maker is not None and maker.kind == "hash_bucket_size" and not maker.prefix
 
 
+def _has_more_to_do(operator: Operator) -> bool:
+    """Returns whether the tail of a feature changes even cells of one value, or counts them."""
+    return operator.tail.counts or operator.spec.value_dim > 1
+
+
 def _finish(operators: Sequence[Operator], cells: Ragged) -> dict[str, Ragged]:
     """Returns the features of stacked columns."""
     lengths = cells.lengths.reshape(len(operators), -1)
+    maker = operators[0].tail.bucketize
+    is_hashed = _hashes(maker)  # then all are, as features are stacked by what makes their ids
+    is_number = maker is None and operators[0].numeric
     if cells.single:
         singles = [True] * len(operators)
         bounds = np.arange(len(operators) + 1) * lengths.shape[1]
@@ -106,11 +114,18 @@ def _finish(operators: Sequence[Operator], cells: Ragged) -> dict[str, Ragged]:
         singles = (lengths == 1).all(axis=1).tolist()
         bounds = np.append(0, np.cumsum(lengths.sum(axis=1, dtype=np.int64)))
     values = cells.values
-    hashing = [o.tail.bucketize for o in operators if _hashes(o.tail.bucketize)]
-    if hashing:  # all of them, as features are stacked by what makes their ids
-        values = hashing[0].hash_parts(values, bounds, [maker.buckets for maker in hashing])
-    elif operators[0].tail.bucketize is None and operators[0].numeric:
+    if _hashes(maker):
+        buckets = [o.tail.bucketize.buckets for o in operators if o.tail.bucketize is not None]
+        values = maker.hash_parts(values, bounds, buckets)
+    elif is_number:
         values = as_float32(values)
+    if cells.single and (is_hashed or is_number) and not any(map(_has_more_to_do, operators)):
+        # Nothing is missing: these are the features, and most requests are so.
+        parts = zip(operators, values.reshape(lengths.shape), lengths, strict=True)
+        return {
+            operator.spec.name: Ragged(part, ones, from_numbers=cells.from_numbers, single=True)
+            for operator, part, ones in parts
+        }
     found = {}
     ends = bounds.tolist()
     for i, operator in enumerate(operators):
@@ -122,5 +137,5 @@ def _finish(operators: Sequence[Operator], cells: Ragged) -> dict[str, Ragged]:
             single=singles[i],
         )
         tail = operator.tail
-        found[operator.spec.name] = tail.finish_ids(piece) if hashing else tail.finish(piece)
+        found[operator.spec.name] = tail.finish_ids(piece) if is_hashed else tail.finish(piece)
     return found

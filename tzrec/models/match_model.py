@@ -182,13 +182,8 @@ class MatchModel(BaseModel):
             item_ids: (B + N + H,) ids that tell items apart. With them, negatives that are the
                 row's positive are left out.
         """
-        rows = ItemRows(
-            user_emb.size(0),
-            hard_rows=None if hard_neg_indices is None else hard_neg_indices[:, 0].long(),
-            hard_columns=None if hard_neg_indices is None else hard_neg_indices[:, 1].long(),
-            in_batch=self._in_batch,
-            ids=item_ids,
-        )
+        num = user_emb.size(0)
+        rows = ItemRows.of(num, hard_neg_indices, in_batch=self._in_batch, ids=item_ids)
         return self.scores(user_emb, item_emb, rows)
 
     def scores(self, users: Tensor, items: Tensor, rows: ItemRows) -> Tensor:
@@ -367,6 +362,17 @@ def corrected(scores: Tensor, positive: Tensor, shared: Tensor, *, in_batch: boo
         with torch.no_grad():
             scores[:, 0] -= positive
     return scores
+
+
+def _sim_with_sampler(
+    user_emb: Tensor, item_emb: Tensor, hard_neg_indices: Tensor | None = None
+) -> Tensor:
+    """Returns inner products (B, C) of users (B, D) with their positive and the drawn items.
+
+    What the interface calls the scores with a sampler, before the temperature; arguments as of
+    `MatchModel.sim`.
+    """
+    return match_scores(user_emb, item_emb, ItemRows.of(user_emb.size(0), hard_neg_indices))
 
 
 def _name_of(config: Any) -> str:

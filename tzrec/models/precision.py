@@ -32,6 +32,17 @@ def check_precision(name: str | None) -> str:
     return name
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Returns whether ``device`` is a CPU with instructions for BF16 products.
+
+    These are AVX512-BF16 and AMX. Without them BF16 is slower than FP32.
+    """
+    if device.type != "cpu":
+        return False
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
 def autocast(device_type: str, mixed_precision: str | None) -> Any:
     """Returns the context of ``BF16`` or ``FP16``; of no autocast for FP32."""
     precision = check_precision(mixed_precision)

@@ -302,8 +302,18 @@ class SequenceTwoTower(MatchModel):
     def _log_expected_of_steps(
         self, predictions: dict[str, Tensor], batch: Batch
     ) -> tuple[Tensor, Tensor]:
-        """Returns log of the expected count among the rows' items, of positives and of those."""
+        """Returns log of the expected count among the negatives, of positives and of negatives.
+
+        How often a sampler draws the items of histories is not known. There a positive stands for
+        itself, which its negatives do not: with accidental hits masked, ``exp`` of the scores adds
+        up to what it does over all items, on average over the draws.
+        """
         num_rows = self.num_rows(batch)
+        if self._sampled:
+            of_rows, negatives = self._log_expected(batch, num_rows)
+            if self._in_batch:
+                negatives = torch.cat([of_rows, negatives])
+            return negatives.new_zeros(predictions["query_rows"].numel()), negatives
         ids = self._item_ids(batch)[:num_rows]
         self._count(ids)
         found: Any = self.item_frequency

@@ -24,9 +24,10 @@ class TrainWrapper(nn.Module):
         device: where it computes, CPU by default.
         mixed_precision: ``BF16`` or ``FP16`` for autocast of the predictions; losses are always
             float32.
+        step_precision: that of predictions in training mode, where it is another.
 
     Raises:
-        ConfigError: losses or metrics do not fit the model, or the precision is unknown.
+        ConfigError: losses or metrics do not fit the model, or a precision is unknown.
     """
 
     model: Any
@@ -36,6 +37,7 @@ class TrainWrapper(nn.Module):
         module: nn.Module,
         device: torch.device | None = None,
         mixed_precision: str | None = None,
+        step_precision: str | None = None,
     ) -> None:
         super().__init__()
         self.model = module
@@ -43,12 +45,14 @@ class TrainWrapper(nn.Module):
         self.model.init_metric()
         self._device_type = (device or _CPU).type
         self._precision = check_precision(mixed_precision)
+        self._step_precision = check_precision(step_precision or mixed_precision)
 
     def forward(
         self, batch: Batch
     ) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor], Batch]]:
         """Returns the total of the losses, and (losses, predictions, batch) without gradients."""
-        with autocast(self._device_type, self._precision):
+        precision = self._step_precision if self.training else self._precision
+        with autocast(self._device_type, precision):
             predictions = self.model.predict(batch)
         losses = self.model.loss(predictions, batch)
         if not losses:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tzrec.errors import ConfigError
 from tzrec.modules import jagged
+from tzrec.modules.linear import RaggedLinear
 
 
 @torch.fx.wrap
@@ -67,11 +68,11 @@ class CausalLayer(nn.Module):
         super().__init__()
         self._heads = (3, num_heads, dim // num_heads)
         self.norm1 = nn.LayerNorm(dim)
-        self.in_proj = nn.Linear(dim, 3 * dim)
-        self.out_proj = nn.Linear(dim, dim)
+        self.in_proj = RaggedLinear(dim, 3 * dim)
+        self.out_proj = RaggedLinear(dim, dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, ffn_dim)
-        self.linear2 = nn.Linear(ffn_dim, dim)
+        self.linear1 = RaggedLinear(dim, ffn_dim)
+        self.linear2 = RaggedLinear(ffn_dim, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, steps: Tensor, lengths: Tensor, num_steps: int) -> Tensor:

@@ -104,6 +104,14 @@ class TablePlan:
         return configs
 
 
+def features_of(config: TableConfig) -> list[str]:
+    """Returns the features that look up a table, by their own names.
+
+    Of hash tables ``feature_names`` may be keys, ``feature@table``.
+    """
+    return list(getattr(config, "features", config.feature_names))
+
+
 def _check_shareable(old: _Table, new: _Table) -> None:
     """Raises ConfigError naming both features and everything that differs."""
     name = new.config.name

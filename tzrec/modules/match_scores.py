@@ -35,6 +35,14 @@ class ItemRows:
     own_shared: Tensor | None = None
     ids: Tensor | None = None
 
+    @classmethod
+    def of(cls, num_positives: int, hard_neg_indices: Tensor | None, **more: Any) -> ItemRows:
+        """Makes the rows of a batch of ``hard_neg_indices`` (H, 2): user row, running number."""
+        if hard_neg_indices is None:
+            return cls(num_positives, **more)
+        rows, columns = hard_neg_indices.long().unbind(dim=1)
+        return cls(num_positives, hard_rows=rows, hard_columns=columns, **more)
+
     @property
     def first_shared(self) -> int:
         """The first item row that all users are compared with."""

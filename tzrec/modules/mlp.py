@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tzrec.errors import ConfigError
 from tzrec.modules.activation import Dice, get_activation
 from tzrec.modules.batch_norm import BatchNorm
-from tzrec.modules.linear import Linear
+from tzrec.modules.linear import Linear, RaggedLinear
 
 
 class Perceptron(nn.Module):
@@ -26,6 +26,7 @@ class Perceptron(nn.Module):
         bias: whether the linear layer has a bias.
         dropout_ratio: 0 for none.
         dim: number of axes of the input, 2 for (B, C) or 3 for (B, T, C).
+        ragged: the rows are steps of histories: another number in each batch.
         device: where the parameters live.
 
     Raises:
@@ -44,6 +45,7 @@ class Perceptron(nn.Module):
         bias: bool = True,
         dropout_ratio: float = 0.0,
         dim: int = 2,
+        ragged: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
@@ -55,8 +57,9 @@ class Perceptron(nn.Module):
             raise ConfigError(f"dropout_ratio is {dropout_ratio}, it must be in [0, 1)")
         self._out_features = out_features
         self._dim = dim
+        kind = RaggedLinear if ragged else Linear
         layers: list[nn.Module] = [
-            Linear(in_features, out_features, bias=bias and not use_bn, device=device)
+            kind(in_features, out_features, bias=bias and not use_bn, device=device)
         ]
         if use_bn:
             layers.append(BatchNorm(out_features, device=device))
@@ -93,6 +96,7 @@ class MLP(nn.Module):
         bias: whether the linear layers have a bias.
         dim: number of axes of the input, 2 for (B, C) or 3 for (B, T, C). In 3-D mode batch
             statistics run over B and T.
+        ragged: the rows are steps of histories: another number in each batch.
         return_hidden_layer_feature: the forward returns the output of every layer.
         device: where the parameters live.
 
@@ -112,6 +116,7 @@ class MLP(nn.Module):
         use_ln: bool = False,
         bias: bool = True,
         dim: int = 2,
+        ragged: bool = False,
         return_hidden_layer_feature: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
@@ -134,6 +139,7 @@ class MLP(nn.Module):
                 bias=bias,
                 dropout_ratio=ratios[i],
                 dim=dim,
+                ragged=ragged,
                 device=device,
             )
             for i in range(len(hidden_units))

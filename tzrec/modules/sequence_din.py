@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from tzrec.errors import ConfigError
 from tzrec.modules import jagged
+from tzrec.modules.linear import RaggedLinear
 from tzrec.modules.mlp import MLP
 from tzrec.modules.sequence_base import SequenceEncoder, attend, pad_query, query_padding
+from tzrec.ops.linear import ragged_linear
 
 
 class DINEncoder(SequenceEncoder):
@@ -48,8 +50,8 @@ class DINEncoder(SequenceEncoder):
     ) -> None:
         super().__init__(input, sequence_dim, max_seq_length=max_seq_length, name=name)
         self._query_padding = query_padding(input, "din_encoder", query_dim, sequence_dim)
-        self.mlp = MLP(sequence_dim * 4, **attn_mlp, device=device)
-        self.linear = nn.Linear(self.mlp.output_dim(), 1, device=device)
+        self.mlp = MLP(sequence_dim * 4, **attn_mlp, ragged=True, device=device)
+        self.linear = RaggedLinear(self.mlp.output_dim(), 1, device=device)
         # Row by row the padded steps need no scores, which saves their matrix products. Batch
         # statistics run over all (B, T), the 3-D mode of the reference.
         self._ragged = not self.mlp.uses_batch_statistics()
@@ -105,8 +107,8 @@ class MultiWindowDINEncoder(SequenceEncoder):
             )
         padding = query_padding(input, "multi_window_din_encoder", query_dim, sequence_dim)
         self._query_padding = padding
-        self.mlp = MLP(sequence_dim * 3, **attn_mlp, device=device)
-        self.linear = nn.Linear(self.mlp.output_dim(), 1, device=device)
+        self.mlp = MLP(sequence_dim * 3, **attn_mlp, ragged=True, device=device)
+        self.linear = RaggedLinear(self.mlp.output_dim(), 1, device=device)
         self.active = nn.PReLU(device=device)
         self._ragged = not self.mlp.uses_batch_statistics()
         # (W, sum of windows): 1 where a step belongs to a window.
@@ -182,7 +184,8 @@ def _step_scores(
         if encoder._ragged:
             repeats, flat = lengths, jagged.unpad(sequence, lengths)
         q = query.repeat_interleave(repeats, dim=0)
-        hidden = F.linear(torch.cat([flat, q * flat], dim=1), torch.cat([w_k, w_product], dim=1))
+        inputs, weight = torch.cat([flat, q * flat], dim=1), torch.cat([w_k, w_product], dim=1)
+        hidden = ragged_linear(inputs, weight, None)
         hidden = hidden + per_row.repeat_interleave(repeats, dim=0)
     scores = encoder.linear(encoder.mlp.after_first_linear(hidden))
     if encoder._ragged and not steps.repeated:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tzrec.errors import ConfigError
 from tzrec.modules import jagged
+from tzrec.modules.linear import RaggedLinear
 from tzrec.modules.sequence_base import SequenceEncoder
 
 # Score of a padded step before the softmax.
@@ -47,11 +48,11 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self._heads = (3, num_heads, dim // num_heads)
         self._scale = float(dim // num_heads) ** -0.5
-        self.in_proj = nn.Linear(dim, 3 * dim, device=device)
-        self.out_proj = nn.Linear(dim, dim, device=device)
+        self.in_proj = RaggedLinear(dim, 3 * dim, device=device)
+        self.out_proj = RaggedLinear(dim, dim, device=device)
         self.norm1 = nn.LayerNorm(dim, device=device)
-        self.linear1 = nn.Linear(dim, feedforward_dim, device=device)
-        self.linear2 = nn.Linear(feedforward_dim, dim, device=device)
+        self.linear1 = RaggedLinear(dim, feedforward_dim, device=device)
+        self.linear2 = RaggedLinear(feedforward_dim, dim, device=device)
         self.norm2 = nn.LayerNorm(dim, device=device)
         self.dropout = nn.Dropout(dropout_ratio)
 

@@ -36,9 +36,12 @@ class VariationalDropout(nn.Module):
 
     Attributes:
         feature_p: (F,) logits of the dropout probabilities, starting at N(0, 1).
+        feature_dim_repeat: (F,) columns of each entry.
+        column_entry: (D,) entry of each column.
     """
 
     column_entry: Tensor
+    feature_dim_repeat: Tensor
 
     def __init__(
         self,
@@ -58,8 +61,10 @@ class VariationalDropout(nn.Module):
         self.features_dimension = dict(features_dimension)
         self._regularization_lambda = regularization_lambda
         self.feature_p = nn.Parameter(torch.randn(len(features_dimension), device=device))
-        entries = [i for i, dim in enumerate(features_dimension.values()) for _ in range(dim)]
-        self.register_buffer("column_entry", torch.tensor(entries, device=device), persistent=False)
+        dims = torch.tensor(list(features_dimension.values()), device=device)
+        self.register_buffer("feature_dim_repeat", dims, persistent=False)
+        entries = torch.repeat_interleave(dims)
+        self.register_buffer("column_entry", entries, persistent=False)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Drops features while training, scales them by their keep probability otherwise.

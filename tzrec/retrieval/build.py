@@ -15,7 +15,14 @@ from tzrec.deploy.parts import ITEM, USER
 from tzrec.errors import ConfigError, DataError
 from tzrec.retrieval.index import Index, build_index, refuse_existing
 from tzrec.retrieval.index_info import IndexOptions
-from tzrec.retrieval.towers import chosen_id_field, exported_tower, metric_of, part_directory
+from tzrec.retrieval.origin import refuse_other_model
+from tzrec.retrieval.towers import (
+    chosen_id_field,
+    exported_tower,
+    metric_of,
+    part_directory,
+    weights_of_export,
+)
 from tzrec.retrieval.vectors import USER_VECTORS, VectorTable, check_column, read_vectors
 
 logger = logging.getLogger("tzrec")
@@ -48,6 +55,8 @@ def index_export(
     refuse_existing(output)
     path = Path(export_dir)
     missing = [part for part in (USER, ITEM) if part not in found_parts(path)]
+    if not path.exists():
+        raise ConfigError(f"{export_dir} does not exist", hint="`tzrec export` makes an export")
     if missing:
         raise ConfigError(
             f"{export_dir} has no {' and no '.join(missing)} tower",
@@ -64,7 +73,7 @@ def index_export(
         raise DataError(f"{items_path} has no rows")
     logger.info("embedded %s items", f"{sum(map(len, parts)):,}")
     options = dataclasses.replace(options, metric=metric or metric_of(tower.config))
-    table = VectorTable(pa.concat_arrays(ids), np.concatenate(parts), column)
+    table = VectorTable(pa.concat_arrays(ids), np.concatenate(parts), column, tower.weights)
     return _save(table, output, options, path / USER)
 
 
@@ -104,14 +113,11 @@ def index_vectors(
 
 
 def _save(table: VectorTable, output: str, options: IndexOptions, tower: Path | None) -> Index:
-    index = build_index(table.ids, table.vectors, options, id_field=table.id_field)
     if tower is not None:
-        dim = read_manifest(tower).outputs[USER_VECTORS].shape[-1]
-        if dim != index.info.dim:
-            raise ConfigError(
-                f"the user tower gives vectors of {dim} numbers, items have {index.info.dim}",
-                hint="both towers must come from one export",
-            )
+        _check_tower(table, tower)
+    index = build_index(
+        table.ids, table.vectors, options, id_field=table.id_field, weights=table.weights
+    )
 
     def add_tower(work: Path) -> None:
         if tower is not None:
@@ -123,3 +129,22 @@ def _save(table: VectorTable, output: str, options: IndexOptions, tower: Path | 
     beside = " with the user tower" if tower is not None else ""
     logger.info("wrote the index%s to %s", beside, path)
     return index
+
+
+def _check_tower(table: VectorTable, tower: Path) -> None:
+    """Refuses a user tower whose vectors cannot be compared with those of the items."""
+    manifest = read_manifest(tower)
+    dim, own = manifest.outputs[USER_VECTORS].shape[-1], table.vectors.shape[1]
+    if dim != own:
+        raise ConfigError(
+            f"the user tower gives vectors of {dim} numbers, items have {own}",
+            hint="both towers must come from one export",
+        )
+    weights = weights_of_export(manifest)
+    refuse_other_model(table.weights, weights, what=f"the user tower {tower}")
+    if not table.weights or not weights:
+        logger.warning(
+            "nothing tells whether %s and the item vectors are of one model: Parquet files of "
+            "`tzrec embed` and exports of this version would",
+            tower,
+        )

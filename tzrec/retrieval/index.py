@@ -2,7 +2,7 @@
 
 ::
 
-    index.json       type, metric, sizes, parameters, measured recall, size of each file
+    index.json       type, metric, sizes, parameters, measured recall, checksum of each file
     ids.parquet      column ``id``: row i is the id of position i
     vectors.npy      type flat: the vectors, (N, D) float32
     faiss_index      types ivf and hnsw: the binary file of FAISS
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 import shutil
@@ -27,16 +26,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tzrec.errors import ConfigError, DataError, ServingError
-from tzrec.retrieval import exact, faiss_index, merge
+from tzrec.retrieval import faiss_index, merge
 from tzrec.retrieval.exact import Found, Vectors, as_interests, check_finite, exact_top_k
 from tzrec.retrieval.ids import ItemIds, plain_ids
-from tzrec.retrieval.index_info import AUTO, FLAT, IVF, TYPES, IndexInfo, IndexOptions
+from tzrec.retrieval.index_files import (
+    FAISS_FILE,
+    IDS,
+    INDEX_JSON,
+    VECTORS,
+    local_path,
+    refuse_existing,
+    verified_info,
+    write_info,
+)
+from tzrec.retrieval.index_info import AUTO, FLAT, IVF, IndexInfo, IndexOptions
 from tzrec.retrieval.row_lists import RowLists
 
 logger = logging.getLogger("tzrec")
 
-INDEX_JSON, IDS, VECTORS, FAISS_FILE = "index.json", "ids.parquet", "vectors.npy", "faiss_index"
-FORMAT, FORMAT_VERSION = "tzrec-index", 1
 # Below, an exact search of one query takes a few milliseconds.
 _EXACT_UP_TO = 200_000
 _RECALL_AT, _RECALL_QUERIES = 100, 256
@@ -140,11 +147,7 @@ class Index:
                 faiss_index.save(self._searched, work / FAISS_FILE)
             if more is not None:
                 more(work)
-            names = (IDS, VECTORS, FAISS_FILE)
-            sizes = {n: (work / n).stat().st_size for n in names if (work / n).exists()}
-            body = {"format": FORMAT, "format_version": FORMAT_VERSION, "files": sizes}
-            text = json.dumps(body | dataclasses.asdict(self.info), indent=2)
-            (work / INDEX_JSON).write_text(f"{text}\n")
+            write_info(work, self.info)
             refuse_existing(target)
             work.rename(target)
         finally:
@@ -157,11 +160,11 @@ class Index:
 
         Raises:
             ConfigError: the path is not local.
-            ServingError: it is no index, or an incomplete copy of one.
+            ServingError: it is no index, an incomplete copy of one, or files of several.
             MissingDependencyError: it needs FAISS, which is not installed.
         """
-        path = _local(directory)
-        info = _read_info(path)
+        path = local_path(directory)
+        info = verified_info(path)
         try:
             ids = ItemIds(pq.read_table(path / IDS).column("id"))
         except (pa.ArrowException, OSError, KeyError, DataError) as error:
@@ -185,58 +188,17 @@ class Index:
         return cls(info, ids, searched)
 
 
-def refuse_existing(directory: str | Path) -> Path:
-    """Returns the path of an index that can be written.
-
-    Raises:
-        ConfigError: it exists, or is not local.
-    """
-    target = _local(directory)
-    if os.path.lexists(target):
-        raise ConfigError(
-            f"{target} exists already", hint="name a new directory: nothing is overwritten"
-        )
-    return target
-
-
-def _local(directory: str | Path) -> Path:
-    if "://" in str(directory):
-        raise ConfigError(f"{directory}: an index lies in a local directory")
-    return Path(directory).expanduser().absolute()
-
-
-def _read_info(path: Path) -> IndexInfo:
-    if not (path / INDEX_JSON).is_file():
-        raise ServingError(
-            f"{path} holds no index (no {INDEX_JSON})", hint="`tzrec index` makes one"
-        )
-    try:
-        body = json.loads((path / INDEX_JSON).read_text())
-        if body.pop("format") != FORMAT:
-            raise ValueError(f"its format is not {FORMAT!r}")
-        version, files = body.pop("format_version"), body.pop("files")
-        if version != FORMAT_VERSION:
-            raise ValueError(f"format version {version}, this tzrec reads {FORMAT_VERSION}")
-        info = IndexInfo(**body)
-        if info.type not in TYPES[1:] or info.metric not in exact.METRICS:
-            raise ValueError(f"type {info.type!r}, metric {info.metric!r}")
-        sizes = dict(files)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ServingError(f"{path / INDEX_JSON} cannot be read: {error!r}") from error
-    for name, size in sizes.items():
-        found = (path / name).stat().st_size if (path / name).is_file() else None
-        if found != size:
-            what = "is missing" if found is None else f"has {found} bytes, not {size}"
-            raise ServingError(f"{path / name} {what}", hint="copy the index again")
-    return info
-
-
 def _unreadable(path: Path, error: Exception) -> ServingError:
     return ServingError(f"{path} cannot be read: {error}", hint="copy the index again")
 
 
 def build_index(
-    ids: pa.Array, vectors: Vectors, options: IndexOptions | None = None, *, id_field: str = ""
+    ids: pa.Array,
+    vectors: Vectors,
+    options: IndexOptions | None = None,
+    *,
+    id_field: str = "",
+    weights: str = "",
 ) -> Index:
     """Builds an index.
 
@@ -249,6 +211,7 @@ def build_index(
         vectors: (N, D).
         options: how.
         id_field: column that the ids came from.
+        weights: `fingerprint` of the model that the vectors are of.
 
     Raises:
         DataError: there is no item, ids and vectors do not fit, or a vector is not finite.
@@ -264,7 +227,8 @@ def build_index(
     check_finite(vectors, "item vectors")
     started = time.monotonic()
     kind = _choose_type(options, len(ids))
-    info = IndexInfo(kind, options.metric, len(ids), int(vectors.shape[1]), id_field)
+    N, D = vectors.shape
+    info = IndexInfo(kind, options.metric, N, D, id_field, weights=weights)
     if kind == FLAT:
         return Index(info, ItemIds(ids), vectors)
     searched, parameters, most = _build(vectors, options, kind)
@@ -331,8 +295,9 @@ def _last_of_each(ids: pa.Array, vectors: Vectors) -> tuple[pa.Array, Vectors]:
     last[codes] = np.arange(len(ids))
     last.sort()
     logger.warning(
-        "%s ids occur more than once: of each the last row counts, %s rows are left out",
+        "%s ids occur more than once, as %s: of each the last row counts, %s rows are left out",
         f"{int((np.bincount(codes) > 1).sum()):,}",
+        ids[int((np.bincount(codes)[codes] > 1).argmax())],
         f"{len(ids) - distinct:,}",
     )
     return ids.take(pa.array(last)), vectors[last]

@@ -64,6 +64,7 @@ class IndexInfo:
         id_field: column that the ids came from.
         parameters: those of the type; ``effort`` is what a search spends.
         recall: measured share of the exact best 100 that a search finds; 1 if it is exact.
+        weights: `fingerprint` of the model that the vectors are of, empty where not known.
     """
 
     type: str
@@ -73,6 +74,7 @@ class IndexInfo:
     id_field: str = ""
     parameters: dict[str, int] = dataclasses.field(default_factory=dict)
     recall: float = 1.0
+    weights: str = ""
 
     def __str__(self) -> str:
         told = "".join(f", {name} {value}" for name, value in self.parameters.items())

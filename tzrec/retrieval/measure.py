@@ -66,6 +66,9 @@ def evaluate_table(
     if not item_field:
         raise ConfigError("which column holds the right items?", hint="name it with --item-field")
     filters = SeenFilter(retriever, seen)
+    num_items = len(retriever.index)
+    if max(options.ks) > num_items:
+        logger.warning("K is %d, the index has %d items", max(options.ks), num_items)
     user_field = user_field_of(retriever, seen.user_field, "--by-user") if options.by_user else ""
     columns = [item_field, *filters.columns, *filter(None, [user_field])]
     total = _Evaluation(retriever, options)
@@ -80,6 +83,7 @@ def evaluate_table(
             total.add(one)
     if pending:
         total.add(_by_user(pending))
+    filters.warn_if_useless()
     return total.result()
 
 

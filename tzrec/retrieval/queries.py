@@ -10,6 +10,7 @@ import pyarrow as pa
 from tzrec.errors import ConfigError
 from tzrec.options import from_environment
 from tzrec.retrieval.exact import Vectors
+from tzrec.retrieval.origin import refuse_other_model, weights_of
 from tzrec.retrieval.retriever import Retriever
 from tzrec.retrieval.towers import id_field_of, tower_of
 from tzrec.retrieval.vectors import check_column, find_vector_field, open_table, to_vectors
@@ -35,13 +36,19 @@ class QueryTable:
     def batches(
         self, retriever: Retriever, columns: Sequence[str]
     ) -> Iterator[tuple[Vectors, pa.RecordBatch]]:
-        """Yields vectors of users, and the columns asked for, of the rows of this rank."""
+        """Yields vectors of users, and the columns asked for, of the rows of this rank.
+
+        Raises:
+            DataError: the rows cannot be read.
+            ConfigError: vectors in the table are of another model than the index.
+        """
         if retriever.user_tower is not None and self.vector_field is None:
             tower = tower_of(retriever.user_tower)
             yield from tower.vectors(self.path, columns, batch_size=self.batch_size)
             return
         field = self.vector_field or find_vector_field(open_table(self.path).schema, self.path)
         reader = open_table(self.path, list(dict.fromkeys([field, *columns])))
+        refuse_other_model(retriever.index.info.weights, weights_of(reader), what=self.path)
         options = from_environment()
         for number, rows in enumerate(reader.to_batches(self.batch_size or _BATCH_ROWS)):
             if number % options.world_size == options.rank:

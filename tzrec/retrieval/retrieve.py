@@ -9,7 +9,9 @@ from tzrec.datasets.dataset import create_writer
 from tzrec.deploy.commands import split_names
 from tzrec.errors import ConfigError, DataError
 from tzrec.options import from_environment
+from tzrec.retrieval.outputs import OutputFiles
 from tzrec.retrieval.queries import QueryTable, column_of, user_field_of
+from tzrec.retrieval.ranks import together, totals
 from tzrec.retrieval.retriever import Retriever
 from tzrec.retrieval.seen import SeenFilter, SeenOptions
 
@@ -28,6 +30,7 @@ def retrieve_table(
     reserved_columns: str | None = None,
     writer_type: str | None = None,
     is_exact: bool = False,
+    overwrite: bool = False,
 ) -> int:
     """Writes the best items of every user: columns ``item_ids``, ``scores``, and kept ones.
 
@@ -41,6 +44,7 @@ def retrieve_table(
             tells them.
         writer_type: ``CsvWriter`` or ``ParquetWriter`` (the default).
         is_exact: compare with every item, whatever the type of the index.
+        overwrite: replace ``part-*`` files that are there.
 
     Returns:
         Rows written.
@@ -48,15 +52,16 @@ def retrieve_table(
     Raises:
         TzrecError: the input or an argument is wrong; nothing is written then.
     """
-    kept = split_names(reserved_columns) or _default_kept(retriever, seen)
-    both = sorted({ITEM_IDS, SCORES} & set(kept))
-    if both:
-        raise ConfigError(f"{', '.join(both)} would be written twice: choose other columns to keep")
+    kept = _kept_columns(retriever, seen, reserved_columns)
+    options = from_environment()
+    files = OutputFiles(output_path, queries.path, options=options, overwrite=overwrite)
     filters = SeenFilter(retriever, seen or SeenOptions())
+    if k > (num_items := len(retriever.index)):
+        logger.warning("k is %d, the index has %d items: lists are shorter", k, num_items)
     started = time.monotonic()
     num_rows = 0
     wanted = list(dict.fromkeys([*kept, *filters.columns]))
-    with create_writer(output_path, writer_type, rank=from_environment().rank) as writer:
+    with together(options), create_writer(output_path, writer_type, rank=options.rank) as writer:
         for vectors, rows in queries.batches(retriever, wanted):
             found = retriever.retrieve_vectors(
                 vectors, k, exclude=filters.of(rows), is_exact=is_exact
@@ -65,14 +70,26 @@ def retrieve_table(
             columns = {name: column_of(rows, name, queries.path) for name in kept}
             writer.write(columns | {ITEM_IDS: ids, SCORES: scores})
             num_rows += len(vectors)
-        if not num_rows:
-            raise DataError(f"{queries.path} has no rows for this process")
+        if not totals(num_rows)[0]:
+            raise DataError(f"{queries.path} has no rows")
+    files.remove_left()
+    filters.warn_if_useless()
     seconds = max(time.monotonic() - started, 1e-9)
     logger.info(
         "%s rows in %.1f s (%.0f rows/s) to %s", f"{num_rows:,}", seconds, num_rows / seconds,
         output_path,
     )  # fmt: skip
     return num_rows
+
+
+def _kept_columns(
+    retriever: Retriever, seen: SeenOptions | None, reserved_columns: str | None
+) -> list[str]:
+    kept = split_names(reserved_columns) or _default_kept(retriever, seen)
+    both = sorted({ITEM_IDS, SCORES} & set(kept))
+    if both:
+        raise ConfigError(f"{', '.join(both)} would be written twice: choose other columns to keep")
+    return kept
 
 
 def _default_kept(retriever: Retriever, seen: SeenOptions | None) -> list[str]:

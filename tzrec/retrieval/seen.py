@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import numpy as np
 import pyarrow as pa
 
-from tzrec.errors import DataError
+from tzrec.errors import DataError, at
 from tzrec.retrieval.ids import ItemIds, id_lists, plain_ids
 from tzrec.retrieval.queries import column_of, user_field_of
 from tzrec.retrieval.retriever import Retriever
 from tzrec.retrieval.row_lists import RowLists
 from tzrec.retrieval.vectors import open_table
+
+logger = logging.getLogger("tzrec")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +65,16 @@ class SeenFilter:
         own: RowLists | None = None
         log: RowLists | None = None
         if self._column:
-            own = self._ids.row_lists(column_of(rows, self._column, "the input"))
+            with at(f"column {self._column!r}"):
+                own = self._ids.row_lists(column_of(rows, self._column, "the input"))
         if self._log is not None:
             log = self._log.of(column_of(rows, self._user, "the input"))
         return union(own, log)
+
+    def warn_if_useless(self) -> None:
+        """Warns where the log has left nothing out, after all rows."""
+        if self._log is not None:
+            self._log.warn_if_useless()
 
 
 class SeenItems:
@@ -95,11 +104,28 @@ class SeenItems:
             numbers[np.concatenate(rows)], np.concatenate(positions), self._unknown + 1
         )
         self._users = ItemIds(plain_ids(codes.dictionary, f"{path}: column {user_field!r}"))
+        self._path, self._columns = path, (user_field, item_field)
+        self._asked = self._known = 0
 
     def of(self, users: pa.Array) -> RowLists:
         """Returns what each user has seen; those who are not in the log nothing."""
         found = self._users.positions(users)
+        self._asked += len(found)
+        self._known += int((found >= 0).sum())
         return self._lists.take(np.where(found < 0, self._unknown, found))
+
+    def warn_if_useless(self) -> None:
+        """Warns where no user, or no item, of the log is known: that is rarely meant."""
+        for (what, where), useless in zip(
+            (("users of the input", self._columns[0]), ("items of the index", self._columns[1])),
+            (self._asked and not self._known, not len(self._lists.values)),
+            strict=True,
+        ):
+            if useless:
+                logger.warning(
+                    "%s: column %r has none of the %s, so nothing is left out", self._path, where,
+                    what,
+                )  # fmt: skip
 
 
 def union(first: RowLists | None, second: RowLists | None) -> RowLists | None:

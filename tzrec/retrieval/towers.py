@@ -12,13 +12,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from tzrec import storage
 from tzrec.batch import Batch
 from tzrec.config import prepare
 from tzrec.config.messages import which_field
 from tzrec.constant import Mode
 from tzrec.deploy import golden
-from tzrec.deploy.artefact import MANIFEST, found_parts, read_manifest
+from tzrec.deploy.artefact import MANIFEST, Manifest, found_parts, read_manifest
 from tzrec.deploy.commands import prediction_config, restored_model
+from tzrec.deploy.fingerprint import fingerprint
 from tzrec.deploy.parts import EMBEDDING, ITEM, USER, part_config
 from tzrec.deploy.predictor import Predictor
 from tzrec.errors import ConfigError
@@ -47,12 +49,14 @@ class Tower:
         features: those features.
         output: name of the vectors among the predictions.
         forward: batch → predictions.
+        weights: `fingerprint` of the model, empty where an export does not tell it.
     """
 
     config: EasyRecConfig
     features: list[Any]
     output: str
     forward: Callable[[Batch], Mapping[str, Tensor]]
+    weights: str = ""
 
     def vectors(
         self,
@@ -109,6 +113,10 @@ def load_tower(
     if tower not in TOWERS:
         raise ConfigError(f"tower {tower!r} is not one of {', '.join(TOWERS)}")
     path = Path(model)
+    if not storage.exists(model):
+        raise ConfigError(
+            f"{model} does not exist", hint="give an exported directory, a config, or a model_dir"
+        )
     if found_parts(path) or (path / MANIFEST).is_file():
         if checkpoint_path or edits:
             raise ConfigError(
@@ -153,7 +161,18 @@ def exported_tower(path: Path) -> Tower:
 def tower_of(predictor: Predictor) -> Tower:
     """Returns the tower that a loaded part is."""
     output = next(name for name in _OUTPUTS.values() if name in predictor.manifest.outputs)
-    return Tower(predictor.config, predictor.features, output, predictor.forward_batch)
+    return Tower(
+        predictor.config,
+        predictor.features,
+        output,
+        predictor.forward_batch,
+        weights_of_export(predictor.manifest),
+    )
+
+
+def weights_of_export(manifest: Manifest) -> str:
+    """Returns the `fingerprint` of an export, empty where it does not tell."""
+    return str(manifest.options.get("weights", ""))
 
 
 def trained_tower(config: EasyRecConfig, tower: str, checkpoint_path: str | None) -> Tower:
@@ -179,7 +198,8 @@ def trained_tower(config: EasyRecConfig, tower: str, checkpoint_path: str | None
     precision = config.train_config.mixed_precision or None
     wrapper = PredictWrapper(module, device=torch.device("cpu"), mixed_precision=precision).eval()
     made_of = build.build_features(own.data_config, own.feature_configs)
-    return Tower(own, made_of, _OUTPUTS[name], lambda batch: wrapper(batch)[0])
+    weights = fingerprint(parts)
+    return Tower(own, made_of, _OUTPUTS[name], lambda batch: wrapper(batch)[0], weights)
 
 
 def metric_of(config: EasyRecConfig) -> str:

@@ -15,6 +15,7 @@ from tzrec.datasets.reader import BaseReader
 from tzrec.errors import ConfigError, DataError, did_you_mean
 from tzrec.retrieval.exact import Vectors
 from tzrec.retrieval.ids import plain_ids
+from tzrec.retrieval.origin import weights_of
 from tzrec.storage import is_directory
 
 USER_VECTORS, ITEM_VECTORS = "user_tower_emb", "item_tower_emb"
@@ -29,11 +30,13 @@ class VectorTable:
         ids: (R,) ``int64`` or ``string``.
         vectors: (R, D), or (R, I, D) for I interests.
         id_field: name of the id column.
+        weights: `fingerprint` of the model that the vectors are of, empty where not known.
     """
 
     ids: pa.Array
     vectors: Vectors
     id_field: str
+    weights: str = ""
 
 
 def open_table(
@@ -88,7 +91,7 @@ def read_vectors(
 
     Raises:
         DataError: the files cannot be read, or rows have vectors of different sizes.
-        ConfigError: which columns are meant is not clear.
+        ConfigError: which columns are meant is not clear, or vectors are of several models.
     """
     schema = open_table(path, reader_type=reader_type).schema
     vector_field = vector_field or find_vector_field(schema, path)
@@ -101,7 +104,7 @@ def read_vectors(
     sizes = {part.shape[1:] for part in parts}
     if len(sizes) > 1:
         raise _different_sizes(f"{path}: column {vector_field!r}", sorted(sizes))
-    return VectorTable(pa.concat_arrays(ids), np.concatenate(parts), id_field)
+    return VectorTable(pa.concat_arrays(ids), np.concatenate(parts), id_field, weights_of(reader))
 
 
 def find_vector_field(schema: pa.Schema, where: str) -> str:

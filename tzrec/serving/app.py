@@ -132,7 +132,7 @@ class _Api:
     async def predict(self, request: Request, take: Take) -> Response:
         servable: Servable = self._engine.servable
         kind = http.accepted_answer(request)
-        query = await self._read(request, take, servable, queries.predict_query)
+        query = await self._read(request, take, servable, queries.predict_query, PREDICT)
         rows: Rows = query.rows
         more: dict[str, pa.Array] = {}
         with http.unless_gone(request), _Blame(rows, servable, PREDICT, self._options):
@@ -170,7 +170,7 @@ class _Api:
     async def retrieve(self, request: Request, take: Take) -> Response:
         servable: Servable = self._engine.servable
         kind = http.accepted_answer(request)
-        query = await self._read(request, take, servable, queries.retrieve_query)
+        query = await self._read(request, take, servable, queries.retrieve_query, RETRIEVE)
         rows: Rows = query.rows
         with http.unless_gone(request), _Blame(rows, servable, RETRIEVE, self._options):
             found = await self._engine.call(
@@ -225,6 +225,7 @@ class _Api:
         take: Take,
         servable: Servable,
         make: Callable[[queries.Asked, Servable], Query],
+        what: str = "",
     ) -> Query:
         kind = http.content_type(request)
         pairs = request.query_params.multi_items()
@@ -238,7 +239,8 @@ class _Api:
 
         def read() -> Query:
             if kind == http.JSON:
-                asked = queries.asked_in_json(body, self._options)
+                signature = servable.signatures.get(what)
+                asked = queries.asked_in_json(body, self._options, signature)
             else:
                 asked = queries.asked_in_arrow(body, pairs, self._options)
             return make(asked, servable)

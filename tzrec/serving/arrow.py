@@ -169,9 +169,9 @@ def rows_of_table(table: pa.Table, columns: Sequence[Column], options: ServeOpti
     for name in wanted:
         if name not in names:
             raise invalid("missing_field", f"the column {name} is missing", name)
+    found = dict(zip(names, table.columns, strict=True))
     arrays = {
-        name: _typed(table[name].combine_chunks(), column, options)
-        for name, column in wanted.items()
+        name: _typed(_in_one_piece(found[name]), column, options) for name, column in wanted.items()
     }
 
     def where(name: str, row: int | None) -> str:
@@ -180,6 +180,10 @@ def rows_of_table(table: pa.Table, columns: Sequence[Column], options: ServeOpti
         return name if row is None else f"{name}[{row}]"
 
     return Rows(arrays, table.num_rows, where)
+
+
+def _in_one_piece(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _typed(array: pa.Array, column: Column, options: ServeOptions) -> pa.Array:

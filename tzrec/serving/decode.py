@@ -24,11 +24,11 @@ from pyarrow import types
 from tzrec.errors import did_you_mean
 from tzrec.serving.errors import RequestError, invalid
 from tzrec.serving.json_body import kind_of, shorten
+from tzrec.serving.json_cells import COLUMNS, CONTEXT, ITEMS, ROWS, Cells
 from tzrec.serving.options import ServeOptions
 from tzrec.serving.schema import Column
 from tzrec.serving.values import read_values
 
-ROWS, COLUMNS, CONTEXT, ITEMS = "rows", "columns", "context", "items"
 SHAPES = (ROWS, COLUMNS, CONTEXT, ITEMS)
 _SHAPES_HINT = (
     'send {"rows": [{…}, …]}, {"columns": {"name": […]}} or {"context": {…}, "items": [{…}, …]}'
@@ -51,13 +51,13 @@ class Rows:
         context: typed arrays of one entry, which stands for all rows.
     """
 
-    columns: dict[str, pa.Array]
+    columns: Mapping[str, pa.Array]
     num_rows: int
     where: Where
     context: dict[str, pa.Array] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
-    def all_columns(self) -> dict[str, pa.Array]:
+    def all_columns(self) -> Mapping[str, pa.Array]:
         """All columns with ``num_rows`` entries."""
         if not self.context:
             return self.columns
@@ -67,7 +67,7 @@ class Rows:
             name: one.take(first) if types.is_nested(one.type) else pa.repeat(one[0], self.num_rows)
             for name, one in self.context.items()
         }
-        return repeated | self.columns
+        return {**repeated, **self.columns}
 
 
 def read_rows(
@@ -100,18 +100,15 @@ def _read_request(
     for name in context:
         _refuse_unknown(name, wanted, CONTEXT)
     rest = {name: column for name, column in wanted.items() if name not in context}
-    as_columns = type(items) is dict
+    as_columns = items.is_columns if type(items) is Cells else type(items) is dict
     if not rest:
         raise invalid(
             "bad_shape", "the context has all columns", CONTEXT, 'send it as one of "rows"'
         )
     read = _read_columns if as_columns else _read_objects
     arrays, num_rows = read(items, rest, ITEMS, options, also=context)
-    once = {
-        name: read_values([value], wanted[name], _Once(f"{CONTEXT}.{name}"), options)
-        for name, value in context.items()
-    }
-    size = sum(array.nbytes for array in once.values()) * num_rows
+    once, size = _read_context(context, wanted, options)
+    size *= num_rows
     if size > _MOST_REPEATED * options.max_body_bytes:
         raise RequestError(
             413,
@@ -128,6 +125,37 @@ def _read_request(
     return Rows(arrays, num_rows, where, once)
 
 
+def _read_context(
+    context: Mapping[str, Any], wanted: Mapping[str, Column], options: ServeOptions
+) -> tuple[dict[str, pa.Array], int]:
+    """Reads values that came once; those of a type together, unless one of them is wrong.
+
+    Returns:
+        Columns of one row, and how many bytes they have.
+    """
+    groups: dict[Any, list[str]] = {}
+    for name in context:
+        kind = wanted[name].type
+        key = name if kind is None or types.is_nested(kind) else kind.id
+        groups.setdefault(key, []).append(name)
+    once: dict[str, pa.Array] = {}
+    size = 0
+    try:
+        for names in groups.values():
+            nullable = all(wanted[name].nullable for name in names)
+            column = Column(names[0], wanted[names[0]].type, nullable=nullable)
+            found = read_values([context[name] for name in names], column, _Once(""), options)
+            once |= {name: found.slice(row, 1) for row, name in enumerate(names)}
+            size += found.nbytes
+    except RequestError:
+        once = {
+            name: read_values([value], wanted[name], _Once(f"{CONTEXT}.{name}"), options)
+            for name, value in context.items()
+        }
+        size = sum(array.nbytes for array in once.values())
+    return once, size
+
+
 def _read_objects(
     rows: Any,
     wanted: Mapping[str, Column],
@@ -135,7 +163,9 @@ def _read_objects(
     options: ServeOptions,
     *,
     also: Iterable[str] = (),
-) -> tuple[dict[str, pa.Array], int]:
+) -> tuple[Mapping[str, pa.Array], int]:
+    if type(rows) is Cells:
+        return rows.arrays, rows.num_rows
     if type(rows) is not list:
         raise invalid("wrong_type", f"{kind_of(rows)}, must be a list of objects", path)
     refuse_too_many(len(rows), path, options)
@@ -243,7 +273,9 @@ def _read_columns(
     options: ServeOptions,
     *,
     also: Iterable[str] = (),
-) -> tuple[dict[str, pa.Array], int]:
+) -> tuple[Mapping[str, pa.Array], int]:
+    if type(columns) is Cells:
+        return columns.arrays, columns.num_rows
     if type(columns) is not dict:
         raise invalid("wrong_type", f"{kind_of(columns)}, must be an object of lists", path)
     _refuse_other_names(columns, wanted, path, also)

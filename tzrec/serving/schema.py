@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from tzrec.deploy.predictor import Predictor
 from tzrec.errors import TzrecError
 from tzrec.features.feature import FgMode
 from tzrec.fg.columns import is_list
+from tzrec.serving.json_cells import CellReader
 
 _NUM_EXAMPLES = 5
 USER_SIDE, ITEM_SIDE, CONTEXT_SIDE = "user", "item", "context"
@@ -94,6 +96,11 @@ class Signature:
     def example(self) -> dict[str, Any]:
         """An example row; of nulls where the export has none."""
         return next(iter(self.examples), {column.name: None for column in self.inputs})
+
+    @functools.cached_property
+    def cells(self) -> CellReader:
+        """Reads rows of JSON quickly; made once, as it is only about types and names."""
+        return CellReader(self.inputs)
 
     def describe(self) -> dict[str, Any]:
         """Returns ``inputs``, ``outputs``, ``example`` and ``examples`` as JSON has them."""

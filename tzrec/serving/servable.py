@@ -17,7 +17,7 @@ from tzrec.deploy.golden_rows import load_golden_rows
 from tzrec.deploy.parts import EMBEDDING, ITEM, MODEL, USER
 from tzrec.deploy.predictor import Predictor
 from tzrec.errors import ServingError
-from tzrec.retrieval.index import INDEX_JSON
+from tzrec.retrieval.index_files import INDEX_JSON
 from tzrec.retrieval.retriever import Retrieved, Retriever
 from tzrec.retrieval.tree_files import NODE_TABLE
 from tzrec.retrieval.tree_retriever import TreeRetriever
@@ -216,6 +216,8 @@ class Servable:
         """Runs example rows through everything that it can do, so that no client waits for it."""
         for part in self._parts():
             part.warm_up()
+        for signature in self.signatures.values():
+            signature.cells  # noqa: B018  makes it
         if self._retriever is not None and self._users is not None:
             rows = self._users.rows
             if rows is not None and rows.num_rows:

@@ -63,13 +63,25 @@ def build_model(
 
 
 def build_train_wrapper(
-    config: EasyRecConfig, features: list[BaseFeature], device: torch.device
+    config: EasyRecConfig,
+    features: list[BaseFeature],
+    device: torch.device,
+    *,
+    step_precision: str | None = None,
 ) -> TrainWrapper:
-    """Creates the model with its losses and metrics, for training and evaluation."""
+    """Creates the model with its losses and metrics, for training and evaluation.
+
+    Args:
+        config: the config.
+        features: of the config.
+        device: where it computes.
+        step_precision: of training steps, where it is not that of the config.
+    """
     return TrainWrapper(
         build_model(config, features),
         device=device,
         mixed_precision=config.train_config.mixed_precision or None,
+        step_precision=step_precision,
     )
 
 

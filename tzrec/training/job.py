@@ -23,7 +23,8 @@ from tzrec.protos.pipeline_pb2 import EasyRecConfig
 from tzrec.training import build
 from tzrec.training.averages import uses_averages
 from tzrec.training.checkpoint.find import best_checkpoint, read_results
-from tzrec.training.delta.hook import DeltaDumpHook
+from tzrec.training.compiled import as_written, compile_dense
+from tzrec.training.delta.hook import DeltaDumpHook, refuse_dumps
 from tzrec.training.distributed.table import write_plan
 from tzrec.training.distributed.wrap import distribute
 from tzrec.training.evaluator import format_metrics, record_result, run_evaluation
@@ -40,6 +41,7 @@ from tzrec.training.hooks.stream import StreamHook
 from tzrec.training.hooks.tensorboard import TensorBoardHook
 from tzrec.training.location import location
 from tzrec.training.peers import sum_over_ranks
+from tzrec.training.precision import describe, step_precision
 from tzrec.training.report.run_report import Ending, RunReport
 from tzrec.training.resume import find_origin, restore_trainer
 from tzrec.training.sampler_tables import SamplerTables
@@ -90,6 +92,7 @@ class TrainingJob:
         self._tables = SamplerTables(options)
         self._report = RunReport(config, self.model_dir, self.features) if report else None
         self._start_facts: dict[str, str] = {}
+        self._precision = ""
 
     def train(self, *, continue_train: bool = False, ignore_optimizer: bool = False) -> None:
         """Runs the job to its end.
@@ -103,6 +106,8 @@ class TrainingJob:
             continue_train=continue_train,
             fine_tune_checkpoint=config.train_config.fine_tune_checkpoint,
         )
+        if config.train_config.HasField("delta_embedding_dump_config") and not continue_train:
+            refuse_dumps(config.train_config.delta_embedding_dump_config, self.model_dir)
         keep_freed_memory(without_bound=True)
         build.set_tf32(config.train_config)
         seed = build.run_seed(config, self.options)
@@ -151,9 +156,12 @@ class TrainingJob:
 
     def _trainer(self, train_loader: Any, eval_loader: Any) -> Trainer:
         train_config = self.config.train_config
+        self._precision = step_precision(train_config, self.device)
         shards = self.options.world_size > 1 or self.device.type != "cpu"
         with deferred_tables() if shards else contextlib.nullcontext():
-            wrapper = build.build_train_wrapper(self.config, self.features, self.device)
+            wrapper = build.build_train_wrapper(
+                self.config, self.features, self.device, step_precision=self._precision
+            )
         model = distribute(
             wrapper,
             train_config=train_config,
@@ -161,7 +169,7 @@ class TrainingJob:
             batch_size=train_loader.estimated_rows,
             features=self.features,
         )
-        return Trainer(
+        trainer = Trainer(
             model,
             build_optimizer(model, train_config),
             loader=train_loader,
@@ -170,6 +178,9 @@ class TrainingJob:
             num_epochs=train_config.num_epochs,
             device=self.device,
         )
+        if train_config.compile_dense:
+            compile_dense(trainer.base_model)
+        return trainer
 
     def _hooks(self, train_loader: Any, eval_loader: Any) -> list[Hook]:
         train_config = self.config.train_config
@@ -205,15 +216,18 @@ class TrainingJob:
         return hooks
 
     def _evaluation(self, loader: Any, signals: SignalHook) -> Any:
+        compiled = self.config.train_config.compile_dense
+
         def evaluate(trainer: Trainer) -> dict[str, float]:
-            metrics = run_evaluation(
-                trainer.model,
-                signals.watched(loader, trainer),
-                device=self.device,
-                eval_config=self.config.eval_config,
-                ema=trainer.ema if self._use_averages else None,
-                scores=self._report.scores if self._report is not None else None,
-            )
+            with as_written() if compiled else contextlib.nullcontext():
+                metrics = run_evaluation(
+                    trainer.model,
+                    signals.watched(loader, trainer),
+                    device=self.device,
+                    eval_config=self.config.eval_config,
+                    ema=trainer.ema if self._use_averages else None,
+                    scores=self._report.scores if self._report is not None else None,
+                )
             step = trainer.state.last_step
             record_result(self.model_dir / TRAIN_EVAL_RESULT_FILENAME, step, metrics)
             logger.info(
@@ -246,7 +260,7 @@ class TrainingJob:
             model_dir=self.model_dir,
             batch_size=self.config.data_config.batch_size,
             eval_loader=eval_loader,
-            mixed_precision=self.config.train_config.mixed_precision,
+            precision=describe(self.config.train_config, self._precision),
         )
         logger.info("training\n%s", start_summary(self._start_facts))
         plan: Any = trainer.model.plan_table

@@ -25,7 +25,7 @@ def start_facts(
     model_dir: str | os.PathLike[str],
     batch_size: int,
     eval_loader: Loader | None,
-    mixed_precision: str,
+    precision: str,
 ) -> dict[str, str]:
     """Returns what is known before the first step: rows, features, parameters, steps."""
     base_model = trainer.base_model
@@ -44,8 +44,7 @@ def start_facts(
         "features": f"{len(features)} ({kinds})",
         "parameters": f"{sparse:,} in embedding tables, {dense:,} dense",
         "steps": steps,
-        "device": f"{trainer.device}, {torch.get_num_threads()} threads, "
-        f"{mixed_precision or 'FP32'}",
+        "device": f"{trainer.device}, {torch.get_num_threads()} threads, {precision}",
         "model_dir": str(model_dir),
     }
     if trainer.state.step:

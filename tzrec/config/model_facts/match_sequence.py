@@ -10,7 +10,6 @@ from tzrec.config.model_facts.match import (
     last_width,
     match,
     one_data_group,
-    sampler_of,
     vector_sizes,
 )
 from tzrec.config.model_facts.widths import group_width
@@ -37,12 +36,6 @@ def _sequence_two_tower(context: Context) -> Iterator[Problem]:
         yield from _tables(context, groups[history], groups[item])
         if model.all_positions:
             yield from _alike(context, groups[history], groups[item])
-    if model.all_positions and model.negatives.logq_correction and sampler_of(context):
-        yield Problem(
-            f"{context.model_path}.negatives.logq_correction",
-            "knows how often the sampler draws the rows' items, not those of their histories",
-            "leave out all_positions or logq_correction",
-        )
     if not context.for_serving:
         yield from one_data_group(context)
 

@@ -74,6 +74,37 @@ def dynamicemb(context: Context) -> Iterator[Problem]:
                 yield _without_effect(f"{here}.{name}")
 
 
+def frozen(context: Context) -> Iterator[Problem]:
+    """A frozen hash table comes from a checkpoint: its map does not change either."""
+    if context.for_serving or context.config.train_config.fine_tune_checkpoint:
+        return
+    for feature in context.features:
+        if feature.hash_table and not feature.config.trainable:
+            yield warning(
+                f"{feature.path}.trainable",
+                f"a frozen table gives no id a row: {feature.name!r} must come from a checkpoint",
+                "set train_config.fine_tune_checkpoint, or go on with a run (--continue)",
+            )
+
+
+def placement(context: Context) -> Iterator[Problem]:
+    """Constraints do not reach ``zch`` tables; no hash table is copied to every process."""
+    for feature in context.features:
+        if not feature.hash_table or not feature.config.HasField("embedding_constraints"):
+            continue
+        here = f"{feature.path}.embedding_constraints"
+        if "zch" in feature.bucketisers:
+            yield warning(
+                here, "has no effect: the planner places zch tables by itself, whole or by rows"
+            )
+        elif set(feature.config.embedding_constraints.sharding_types) == {"data_parallel"}:
+            yield Problem(
+                f"{here}.sharding_types",
+                f"hash table of {feature.name!r} cannot be data_parallel",
+                "take table_wise or row_wise: rows begin anew with another id, copies do not",
+            )
+
+
 def _admission(strategy: Any, here: str) -> Iterator[Problem]:
     for name in ("threshold", "counter_capacity"):
         if strategy.HasField(name) and getattr(strategy, name) < 1:
@@ -97,4 +128,4 @@ def _initializer(args: Any, here: str, modes: tuple[str, ...]) -> Iterator[Probl
         yield Problem(here, f"has lower {args.lower:g} above upper {args.upper:g}")
 
 
-RULES = (zch, dynamicemb)
+RULES = (zch, dynamicemb, frozen, placement)

@@ -32,20 +32,20 @@ _GLOBAL = "train_config.global_embedding_constraints"
 def placement(context: Context) -> Iterator[Problem]:
     """Placement never changes what is learnt; in one process on a CPU there is nothing to place."""
     train = context.config.train_config
-    marked = [
-        (f"{feature.path}.embedding_constraints", feature.config.embedding_constraints)
-        for feature in context.features
-        if feature.config.HasField("embedding_constraints")
-    ]
+    features = [f for f in context.features if f.config.HasField("embedding_constraints")]
+    marked = [(f"{f.path}.embedding_constraints", f.config.embedding_constraints) for f in features]
     if train.HasField("global_embedding_constraints"):
         marked.insert(0, (_GLOBAL, train.global_embedding_constraints))
     for path, message in marked:
         yield from _names(f"{path}.sharding_types", message.sharding_types, SHARDING_TYPES)
         yield from _names(f"{path}.compute_kernels", message.compute_kernels, COMPUTE_KERNELS)
-    if marked:
-        more = f" (and {len(marked) - 1} more)" if len(marked) > 1 else ""
+    # Those of zch tables have no effect anywhere, which another rule says.
+    nowhere = {f"{f.path}.embedding_constraints" for f in features if "zch" in f.bucketisers}
+    here = [path for path, _ in marked if path not in nowhere]
+    if here:
+        more = f" (and {len(here) - 1} more)" if len(here) > 1 else ""
         yield warning(
-            marked[0][0],
+            here[0],
             "placement constraints have an effect in several processes or on a GPU only: one "
             f"process on a CPU keeps every table whole{more}",
         )

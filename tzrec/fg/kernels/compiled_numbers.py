@@ -139,7 +139,7 @@ def _divide(dividend: Any, divisor: float) -> Any:
 
 
 @helper
-def _parse_float(data: Any, at: int, end: int) -> Any:
+def parse_float(data: Any, at: int, end: int) -> Any:
     """Returns the value of an unsigned number, and whether it is good, bad or left to Python."""
     begin = at
     stop, mantissa, used = _digits(data, at, end, _ZERO, 0)
@@ -182,7 +182,7 @@ def _parse_floats(data: Any, starts: Any, ends: Any, values: Any, status: Any) -
         at, end = _strip(data, starts[i], ends[i])
         negative = at < end and data[at] == 45
         at += at < end and (negative or data[at] == 43)
-        value, code = _parse_float(data, at, end)
+        value, code = parse_float(data, at, end)
         values[i] = -value if negative and code == _GOOD else value
         status[i] = code
         slow += code == _SLOW

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 
 from tzrec.batch import KeyedJaggedTensor
+from tzrec.modules.embedding_tables import features_of
 from tzrec.modules.hash_tables.id_map import IdMap
 
 
@@ -50,10 +51,7 @@ class HashTables(nn.Module):
         self.id_maps: Any = nn.ModuleDict(
             {config.name: IdMap(config.hash_table, device) for config in self.configs}
         )
-        self.features_of = {
-            config.name: [key.partition("@")[0] for key in config.feature_names]
-            for config in self.configs
-        }
+        self.features_of = {config.name: features_of(config) for config in self.configs}
 
     def forward(self, features: KeyedJaggedTensor) -> Any:
         """Returns the embeddings, as TorchRec's collection does for ids that are rows."""
@@ -75,8 +73,15 @@ class HashTables(nn.Module):
 
     def dim_of(self, table: str) -> int:
         """Returns the embedding dimension of a table."""
-        (dim,) = (int(c.embedding_dim) for c in self.configs if c.name == table)
-        return dim
+        return int(self._config_of(table).embedding_dim)
+
+    def is_frozen(self, table: str) -> bool:
+        """Whether neither the rows of a table nor its map change (``trainable: false``)."""
+        return not getattr(self._config_of(table), "trainable", True)
+
+    def _config_of(self, table: str) -> Any:
+        (config,) = (config for config in self.configs if config.name == table)
+        return config
 
     def ids_of(self, table: str, features: KeyedJaggedTensor) -> Tensor:
         """Returns the ids (n,) that are looked up in a table."""
@@ -88,13 +93,14 @@ def split_tables(tables: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Returns the configs of plain tables, and those of hash tables.
 
     A feature of several hash tables has other rows in each. So it gets the key
-    ``feature@table`` in each of them, which TorchRec gives their outputs as well.
+    ``feature@table`` in each of them, which TorchRec gives their outputs as well. The attribute
+    ``features`` of its config keeps the names of the features.
     """
     plain = [table for table in tables if table.hash_table is None]
     hashed = [table for table in tables if table.hash_table is not None]
     times = Counter(name for table in hashed for name in table.feature_names)
     for table in hashed:
-        names = table.feature_names
+        names = table.features = table.feature_names
         table.feature_names = [n if times[n] == 1 else f"{n}@{table.name}" for n in names]
     return plain, hashed
 

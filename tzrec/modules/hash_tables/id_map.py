@@ -27,9 +27,10 @@ class IdMap(nn.Module):
 
     1. Ids that the threshold does not let through are left out, as if they had not come.
     2. Of ids that have a row c grows by their count and s becomes their last step.
-    3. Of ids without a row, c is their count in the interval. With an admission strategy only
-       those go on whose count over all intervals has reached the threshold; of the others the
-       ``counter_capacity`` most frequent are remembered (of equal ones the smaller id).
+    3. Of ids without a row, c is their count in the interval. With an admission strategy it is
+       that over all intervals, and only those go on that have reached the threshold; of the ids
+       that have no row afterwards, these too, the ``counter_capacity`` most frequent are
+       remembered (of equal ones the smaller id).
     4. New ids are taken by falling worth, then falling c, then rising id. The first get the empty
        rows in rising order. If there are too few, the ``capacity`` ids of the highest worth among
        the old and the new keep or get a row; of equal ones an old id goes before a new one, and
@@ -127,12 +128,14 @@ class IdMap(nn.Module):
         known = rows >= 0
         self.counts[rows[known]] += seen.counts[known]
         self.last_steps[rows[known]] = seen.last_steps[known]
-        new = self._admitted(seen.select(~known))
+        without_row = self._with_waiting(seen.select(~known))
+        new = self._admitted(without_row)
         order = _descending(self._worth(new.counts, new.last_steps), new.counts)
         new = new.select(order)
         free = self._free_rows(new)
         new = new.select(slice(0, len(free)))
         self._give(free, new)
+        self._remember(without_row, new.ids)
         return free
 
     def _rows_of(self, ids: Tensor) -> Tensor:
@@ -150,29 +153,34 @@ class IdMap(nn.Module):
             age = age.pow(self.spec.decay)
         return counts / age if self.spec.policy == "distance_lfu" else 1 / age
 
-    def _admitted(self, new: Counted) -> Counted:
-        """Returns the new ids that may have a row, with their counts, and counts the others."""
-        admission = self.spec.admission
-        if admission is None:
+    def _with_waiting(self, new: Counted) -> Counted:
+        """Returns the new ids and those that wait, counted together; the latter at step 0."""
+        if self.spec.admission is None:
             return new
         waiting = self.counter_ids != EMPTY
         before = self.counter_ids[waiting]
         counted = Counted(before, self.counter_counts[waiting], torch.zeros_like(before))
-        every = Counted.merge([counted, new])
-        # Those of before have step 0, and steps count from 1.
-        is_new = every.last_steps > 0
-        enough = is_new & (every.counts >= admission.threshold)
-        waiting_now = every.select(~enough)
-        kept = waiting_now.select(
-            torch.argsort(waiting_now.counts, descending=True, stable=True)[
-                : admission.counter_capacity
-            ]
-        )
+        return Counted.merge([counted, new])
+
+    def _admitted(self, without_row: Counted) -> Counted:
+        """Returns the ids of this interval that may have a row; steps count from 1."""
+        admission = self.spec.admission
+        if admission is None:
+            return without_row
+        enough = without_row.counts >= admission.threshold
+        return without_row.select(enough & (without_row.last_steps > 0))
+
+    def _remember(self, without_row: Counted, given: Tensor) -> None:
+        """Keeps the counts of those that were not given a row."""
+        if self.spec.admission is None:
+            return
+        waiting = without_row.select(~torch.isin(without_row.ids, given))
+        order = torch.argsort(waiting.counts, descending=True, stable=True)
+        kept = waiting.select(order[: self.spec.admission.counter_capacity])
         self.counter_ids.fill_(EMPTY)
         self.counter_counts.zero_()
         self.counter_ids[: len(kept.ids)] = kept.ids
         self.counter_counts[: len(kept.ids)] = kept.counts
-        return every.select(enough)
 
     def _free_rows(self, new: Counted) -> Tensor:
         """Returns the rows of the first of the new ids, which come by falling worth."""

@@ -104,17 +104,23 @@ class _Run:
     def write(self, on_batch: Any) -> None:
         from tzrec.datasets.dataset import create_writer
         from tzrec.options import from_environment
+        from tzrec.retrieval.ranks import together, totals
 
-        started = time.monotonic()
-        rank = from_environment().rank
+        started, options = time.monotonic(), from_environment()
         path, kind = self._args.predict_output_path, self._args.writer_type
-        with self._loader() as loader, create_writer(path, kind, rank=rank) as writer:
+        with (
+            together(options),
+            self._loader() as loader,
+            create_writer(path, kind, rank=options.rank) as writer,
+        ):
             for batch in loader:
-                writer.write(self._rows_of(batch))
+                if not batch.dummy:
+                    writer.write(self._rows_of(batch))
                 if on_batch is not None:
                     on_batch()
-        if not self._num_rows:
-            raise DataError(f"{self._args.predict_input_path} has no rows for this process")
+            num_rows, asked, found = totals(self._num_rows, self._num_asked, self._num_hits)
+            if not num_rows:
+                raise DataError(f"{self._args.predict_input_path} has no rows")
         seconds = max(time.monotonic() - started, 1e-9)
         logger.info(
             "%s rows in %.1f s (%.0f rows/s) to %s",
@@ -123,9 +129,8 @@ class _Run:
             self._num_rows / seconds,
             path,
         )
-        if self._num_asked:
-            recall = self._num_hits / self._num_asked
-            logger.info("Recall: %.6f (%d rows)", recall, self._num_asked)
+        if asked:
+            logger.info("Recall: %.6f (%d rows)", found / asked, asked)
 
     def _loader(self) -> Any:
         from tzrec.constant import Mode

@@ -15,6 +15,7 @@ from torch import nn
 
 from tzrec import storage
 from tzrec.errors import CheckpointError
+from tzrec.modules.embedding_tables import features_of
 from tzrec.optim.sparse_parameters import table_configs
 from tzrec.training.location import Location
 
@@ -92,8 +93,7 @@ def model_tables(model: nn.Module) -> dict[str, Table]:
     makers = {f.name: f.bucketizer for f in features} if isinstance(features, list) else {}
     tables = {}
     for weight, config in _named_configs(wrapped):
-        # A feature that looks up several tables is called feature@table.
-        names = [name.partition("@")[0] for name in config.feature_names]
+        names = features_of(config)
         tables[weight] = Table(
             config.name,
             config.num_embeddings,
@@ -103,6 +103,12 @@ def model_tables(model: nn.Module) -> dict[str, Table]:
             _group([(name, makers[name]) for name in names if makers.get(name)]),
         )
     return tables
+
+
+def frozen_weights(model: nn.Module) -> set[str]:
+    """Returns the names of the weights of tables that never move, as in `model_tables`."""
+    configs = _named_configs(getattr(model, "module", model))
+    return {weight for weight, config in configs if not getattr(config, "trainable", True)}
 
 
 def weights_of_map(buffer: str) -> list[str]:

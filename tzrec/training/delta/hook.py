@@ -10,6 +10,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
+from tzrec.errors import CheckpointError
 from tzrec.protos.train_pb2 import DELTA_EMBEDDING_QUANT_INT8, DeltaEmbeddingDumpConfig
 from tzrec.training.checkpoint.together import is_first_rank
 from tzrec.training.delta.files import (
@@ -150,6 +151,28 @@ class DeltaDumpHook(Hook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over the marks when training starts."""
         self._stored = state["touched"]
+
+
+def refuse_dumps(config: DeltaEmbeddingDumpConfig, model_dir: str | os.PathLike[str]) -> None:
+    """Keeps a new run from taking the place of another one's dumps.
+
+    Args:
+        config: place and names.
+        model_dir: the run.
+
+    Raises:
+        CheckpointError: the directory holds dumps of this prefix.
+    """
+    directory = directory_of(config, model_dir)
+    found = dump_files(directory, config.file_prefix)
+    if found:
+        raise CheckpointError(
+            f"{directory} already holds delta dumps of another run: {config.file_prefix!r}, steps "
+            f"{min(found)} to {max(found)}",
+            hint="name another delta_embedding_dump_config.output_dir or file_prefix, or delete "
+            "them; or pass --continue_train, which goes on from the last checkpoint and removes "
+            "the dumps of later steps",
+        )
 
 
 def directory_of(config: DeltaEmbeddingDumpConfig, model_dir: str | os.PathLike[str]) -> Location:

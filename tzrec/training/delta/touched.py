@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from tzrec.batch import Batch
 from tzrec.ops.cpu.collections import CpuTables
-from tzrec.optim.sparse_parameters import table_configs
-from tzrec.training.checkpoint.tables import Table, model_tables
+from tzrec.training.checkpoint.tables import Table, frozen_weights, model_tables
 from tzrec.training.peers import num_ranks
 
 
@@ -34,13 +33,13 @@ class TouchedRows:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         wrapped: Any = getattr(model, "module", model)
-        trains = {c.name for c in table_configs(wrapped) if getattr(c, "trainable", True)}
+        frozen = frozen_weights(model)
         self.tables: dict[str, Table] = {}
         self._flags: dict[str, Tensor] = {}
         self._of_feature: dict[str, list[Tensor]] = {}
         ours = _cpu_tables(wrapped)
         for weight, table in model_tables(model).items():
-            if table.name not in trains:
+            if weight in frozen:
                 continue
             if weight in ours:
                 flags = torch.zeros(table.rows, dtype=torch.uint8)

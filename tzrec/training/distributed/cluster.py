@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import psutil
 import torch
 import torch.distributed as dist
 from torchrec.distributed.comm import get_local_size
@@ -15,8 +14,8 @@ from torchrec.distributed.planner.types import (
     TrainerConfig,
 )
 
-# Share of the memory that is left to everything but tables.
-RESERVED = 0.15
+from tzrec.options import storage_reserve
+from tzrec.training.distributed.memory_limit import usable_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +27,8 @@ class Cluster:
         hosts: number of machines; they hold equally many processes.
         device_type: ``cpu`` or ``cuda``.
         hbm: bytes of a GPU, 0 without.
-        ddr: bytes of a machine's main memory.
+        ddr: bytes of a machine's main memory that its processes may use.
+        reserved: share of the memory that is left to everything but tables.
     """
 
     world_size: int = 1
@@ -36,6 +36,7 @@ class Cluster:
     device_type: str = "cpu"
     hbm: int = 0
     ddr: int = 0
+    reserved: float = dataclasses.field(default_factory=storage_reserve)
 
     @classmethod
     def of_process(cls, device: torch.device) -> Cluster:
@@ -50,7 +51,7 @@ class Cluster:
             max(world_size // local_size, 1),
             device.type,
             hbm,
-            int(psutil.virtual_memory().total),
+            usable_memory(),
         )
 
     @property
@@ -70,7 +71,7 @@ class Cluster:
             in_ddr: of the machine's memory, not of the GPU's.
         """
         memory = self.hbm if self.on_gpus and not in_ddr else self.ddr // self.local_size
-        return int(memory * (1 - RESERVED))
+        return int(memory * (1 - self.reserved))
 
     def grown(self, factor: int) -> Cluster:
         """Returns the cluster with ``factor`` times as many machines."""

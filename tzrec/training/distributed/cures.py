@@ -15,19 +15,20 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection, Embedding
 
 from tzrec.errors import PlanError
 from tzrec.ops.cpu.rule import Kind, UpdateRule
-from tzrec.training.distributed.cluster import RESERVED, Cluster, size_text
+from tzrec.training.distributed.cluster import Cluster, size_text
 from tzrec.training.distributed.limits import (
     BY_COLUMN,
     DEFAULT_SHARDING,
     GLOBAL,
+    TableKey,
     planned_tables,
     weight_of,
 )
-from tzrec.training.distributed.plan import create_sharders, plan_tables
-from tzrec.training.distributed.table import aligned, sizes
+from tzrec.training.distributed.plan import NoPlacementError, create_sharders, plan_tables
+from tzrec.training.distributed.table import aligned, shown_names, sizes
 from tzrec.training.distributed.table_optimizers import attach
 
-Limits = Mapping[str, ParameterConstraints]
+Limits = Mapping[TableKey, ParameterConstraints]
 
 # Those that TorchRec does not know, and others with states.
 _KNOWN: Mapping[str, Kind] = {"lars_sgd": "adagrad", "rmsprop": "adagrad", "adadelta": "adam"}
@@ -83,19 +84,19 @@ def plan_error(
     message = (
         f"the embedding tables cannot be placed on {cluster}: they need {size_text(needed)} "
         f"(weights {size_text(weights)}, optimizer states {size_text(states)}), there are "
-        f"{size_text(room)} for tables, {size_text(cluster.usable())} a process ({RESERVED:.0%} "
-        f"is kept for the rest){_reason(limits, needed <= room, error)}\n"
+        f"{size_text(room)} for tables, {size_text(cluster.usable())} a process "
+        f"({cluster.reserved:.0%} is kept for the rest){_reason(limits, needed <= room, error)}\n"
     )
     rows = [("table", "rows", "dim", "weights", "states", "may be")]
-    for table in tables[:_NUM_SHOWN]:
+    for table, name in zip(tables[:_NUM_SHOWN], shown_names(tables), strict=False):
         rows.append(
             (
-                table.name,
+                name,
                 f"{table.rows:,}",
                 str(table.dim),
                 size_text(table.weights),
                 size_text(table.states),
-                ", ".join(limits[table.name].sharding_types or ()),
+                ", ".join(limits[table.path, table.name].sharding_types or ()),
             )
         )
     more = [f"and {len(tables) - _NUM_SHOWN} smaller ones"] if len(tables) > _NUM_SHOWN else []
@@ -111,13 +112,12 @@ def plan_error(
 
 
 def _reason(limits: Limits, enough: bool, error: Exception | None) -> str:
-    if error is not None and "No available sharding" in str(error):
-        name = str(error).partition("constraints for ")[2].partition(".")[0]
-        if name in limits:
-            return (
-                f"; no compute kernel of {limits[name].compute_kernels} can have table {name!r} "
-                f"as {limits[name].sharding_types}"
-            )
+    if isinstance(error, NoPlacementError):
+        limit = limits[error.table]
+        return (
+            f"; no compute kernel of {limit.compute_kernels} can have table {error.table[1]!r} "
+            f"as {limit.sharding_types}"
+        )
     return ", but not in pieces that fit" if enough else ""
 
 
@@ -135,12 +135,12 @@ def cures(case: _Case) -> Iterator[str]:
 def _freer(case: _Case) -> str:
     """Cut into rows what had to stay whole."""
     freed, names = {}, []
-    for name, limit in case.limits.items():
+    for table, limit in case.limits.items():
         types = list(dict.fromkeys([*(limit.sharding_types or ()), *DEFAULT_SHARDING]))
         kernels = list(dict.fromkeys([*(limit.compute_kernels or ()), "fused"]))
-        freed[name] = dataclasses.replace(limit, sharding_types=types, compute_kernels=kernels)
+        freed[table] = dataclasses.replace(limit, sharding_types=types, compute_kernels=kernels)
         if types != limit.sharding_types or kernels != limit.compute_kernels:
-            names.append(name)
+            names.append(table[1])
     if not names or not dataclasses.replace(case, limits=freed).fits():
         return ""
     return (
@@ -153,9 +153,17 @@ def _in_ddr(case: _Case) -> str:
     """Leave tables in the machine's memory."""
     if not case.cluster.on_gpus:
         return ""
+    # The constraints of the config do not reach hash tables.
+    hashed = {
+        (path, config.name)
+        for path, _, config in planned_tables(case.model)
+        if config.hash_table is not None
+    }
     limits = {
-        name: dataclasses.replace(limit, compute_kernels=[*(limit.compute_kernels or ()), *_UVM])
-        for name, limit in case.limits.items()
+        table: limit
+        if table in hashed
+        else dataclasses.replace(limit, compute_kernels=[*(limit.compute_kernels or ()), *_UVM])
+        for table, limit in case.limits.items()
     }
     if not dataclasses.replace(case, limits=limits).fits():
         return ""
@@ -184,7 +192,7 @@ def _smaller_states(case: _Case) -> str:
     if case.rule is None or case.rule.kind in ("sgd", "rowwise_adagrad"):
         return ""
     rule = UpdateRule("rowwise_adagrad", case.rule.lr)
-    limits = {name: _without_pieces(limit) for name, limit in case.limits.items()}
+    limits = {table: _without_pieces(limit) for table, limit in case.limits.items()}
     if not all(limit.sharding_types for limit in limits.values()):
         return ""
     attach_all(case.model, rule)
@@ -207,20 +215,22 @@ def _without_pieces(limit: ParameterConstraints) -> ParameterConstraints:
 def _half_floats(case: _Case) -> str:
     """Keep weights in two bytes."""
     changed = [
-        config.name
-        for _, _, config in planned_tables(case.model)
-        if config.data_type == DataType.FP32 and "data_parallel" not in _types(case, config.name)
+        (path, config.name)
+        for path, _, config in planned_tables(case.model)
+        if config.data_type == DataType.FP32
+        and "data_parallel" not in (case.limits[path, config.name].sharding_types or ())
     ]
     if not changed:
         return ""
 
-    def half(config: Any) -> dict[str, Any]:
-        return {"data_type": DataType.FP16} if config.name in changed else {}
+    def half(path: str, config: Any) -> dict[str, Any]:
+        return {"data_type": DataType.FP16} if (path, config.name) in changed else {}
 
     twin = _twin(case.model, case.rule, half)
     if not dataclasses.replace(case, model=twin).fits():
         return ""
-    return f'data_type: "FP16" for the features of {_some(changed)}: half the bytes of weights'
+    names = [name for _, name in changed]
+    return f'data_type: "FP16" for the features of {_some(names)}: half the bytes of weights'
 
 
 def _fewer_rows(case: _Case) -> str:
@@ -230,12 +240,12 @@ def _fewer_rows(case: _Case) -> str:
         twin = _twin(
             case.model,
             case.rule,
-            lambda config: {"num_embeddings": min(config.num_embeddings, most)},
+            lambda _, config: {"num_embeddings": min(config.num_embeddings, most)},
         )
         return dataclasses.replace(case, model=twin).fits()
 
-    rows = {config.name: config.num_embeddings for _, _, config in planned_tables(case.model)}
-    low, high = 1, max(rows.values())
+    tables = [config for _, _, config in planned_tables(case.model)]
+    low, high = 1, max(config.num_embeddings for config in tables)
     if not fits(low):
         return ""
     while high - low > max(low // 50, 1):
@@ -243,15 +253,13 @@ def _fewer_rows(case: _Case) -> str:
         low, high = (middle, high) if fits(middle) else (low, middle)
     scale = 10 ** max(len(str(low)) - 2, 0)
     low = low // scale * scale
-    cut = [name for name, count in rows.items() if count > low]
-    return f"at most {low:,} rows a table (num_buckets, hash_bucket_size), which cuts {_some(cut)}"
-
-
-def _types(case: _Case, name: str) -> list[str]:
-    return list(case.limits[name].sharding_types or ())
+    cut = [config.name for config in tables if config.num_embeddings > low]
+    fields = "num_buckets, hash_bucket_size, zch_size"
+    return f"at most {low:,} rows a table ({fields}), which cuts {_some(cut)}"
 
 
 def _some(names: list[str]) -> str:
+    names = list(dict.fromkeys(names))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
@@ -270,24 +278,37 @@ def attach_all(model: nn.Module, rule: UpdateRule | None) -> None:
 def _twin(
     model: nn.Module,
     rule: UpdateRule | None,
-    change: Callable[[Any], dict[str, Any]] = lambda config: {},
+    change: Callable[[str, Any], dict[str, Any]] = lambda path, config: {},
 ) -> nn.Module:
     """Returns the collections of a model on the meta device, with changed tables.
 
     Args:
         model: holds the collections.
         rule: how tables that train move.
-        change: config of a table → its new values.
+        change: path of a collection and config of a table → new values of the config.
     """
     by_path: dict[str, tuple[type, list[Any]]] = {}
     for path, module, config in planned_tables(model):
-        new = dataclasses.replace(config, **change(config))
+        new = dataclasses.replace(config, **change(path, config))
         new.trainable = getattr(config, "trainable", True)
+        new.hash_table = getattr(config, "hash_table", None)
         by_path.setdefault(path, (type(module), []))[1].append(new)
     twin = nn.Module()
     meta = torch.device("meta")
     for path, (kind, configs) in by_path.items():
         assert kind in (EmbeddingBagCollection, EmbeddingCollection)
-        twin.add_module(path.replace(".", "/") or "_", kind(tables=configs, device=meta))
+        collection = kind(tables=configs, device=meta)
+        twin = _with_module(twin, path, collection) if path else collection
     attach_all(twin, rule)
     return twin
+
+
+def _with_module(root: nn.Module, path: str, module: nn.Module) -> nn.Module:
+    *folders, last = path.split(".")
+    inner = root
+    for name in folders:
+        if not hasattr(inner, name):
+            inner.add_module(name, nn.Module())
+        inner = getattr(inner, name)
+    inner.add_module(last, module)
+    return root

@@ -12,7 +12,6 @@ from torchrec.distributed.planner.shard_estimators import (
     _get_optimizer_multipler,
 )
 from torchrec.distributed.planner.types import (
-    ParameterConstraints,
     ShardingOption,
     Storage,
     Topology,
@@ -37,17 +36,11 @@ class StorageEstimator(EmbeddingStorageEstimator):
 
     Args:
         topology: where tables can go.
-        constraints: table → limits.
         rule: how tables that train move; frozen ones are known by their optimizer class, SGD.
     """
 
-    def __init__(
-        self,
-        topology: Topology,
-        constraints: dict[str, ParameterConstraints],
-        rule: UpdateRule | None,
-    ) -> None:
-        super().__init__(topology=topology, constraints=constraints)
+    def __init__(self, topology: Topology, rule: UpdateRule | None) -> None:
+        super().__init__(topology=topology)
         self._rule = rule
 
     def estimate(self, sharding_options: list[ShardingOption], sharder_data_map: Any) -> None:

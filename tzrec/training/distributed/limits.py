@@ -18,11 +18,15 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection, Embedding
 
 from tzrec.errors import ConfigError, Unsupported
 from tzrec.features.feature import BaseFeature
+from tzrec.modules.embedding_tables import features_of
 from tzrec.ops.cpu.rule import UpdateRule
 from tzrec.optim.replicated_tables import EXACT_KINDS
 from tzrec.protos import feature_pb2
 
 logger = logging.getLogger("tzrec")
+
+# (parameter path of its collection, name): two collections may have tables of one name.
+TableKey = tuple[str, str]
 
 GLOBAL = "train_config.global_embedding_constraints"
 
@@ -76,12 +80,19 @@ class Wishes:
     def of_table(self, config: Any) -> tuple[str, feature_pb2.ParameterConstraints]:
         """Returns where the wishes of a table stand in the config, and the wishes.
 
+        Those of a ``zch`` table are not asked for, and the global ones do not reach ``dynamicemb``
+        (reference 04 section 4.5, 09 section 9.1).
+
         Raises:
             ConfigError: features that share the table differ in them.
         """
-        # A feature that looks up several tables is called feature@table.
-        names = [name.partition("@")[0] for name in config.feature_names]
-        own = [(name, self.by_feature[name]) for name in names if name in self.by_feature]
+        nothing = feature_pb2.ParameterConstraints()
+        hash_table = getattr(config, "hash_table", None)
+        if hash_table is not None and hash_table.kind == "zch":
+            return "zch", nothing
+        own = [
+            (name, self.by_feature[name]) for name in features_of(config) if name in self.by_feature
+        ]
         for name, wish in own[1:]:
             if wish != own[0][1]:
                 raise ConfigError(
@@ -91,7 +102,7 @@ class Wishes:
                 )
         if own:
             return f"embedding_constraints of feature {own[0][0]!r}", own[0][1]
-        return GLOBAL, self.every or feature_pb2.ParameterConstraints()
+        return GLOBAL, nothing if hash_table is not None else self.every or nothing
 
 
 def planned_tables(model: nn.Module) -> Iterator[tuple[str, nn.Module, Any]]:
@@ -120,7 +131,7 @@ def table_limits(
     rule: UpdateRule | None,
     device_type: str,
     world_size: int,
-) -> dict[str, ParameterConstraints]:
+) -> dict[TableKey, ParameterConstraints]:
     """Returns table → what the planner may choose from.
 
     Placements under which the optimizer would learn something else are left out.
@@ -135,12 +146,13 @@ def table_limits(
 
     Raises:
         ConfigError: wishes of one table contradict each other, or a collection cannot have them.
-        Unsupported: the optimizer can be had under none of the placements that are wished.
+        Unsupported: the optimizer, or a hash table, can be had under none of the placements that
+            are wished.
     """
     offered = {sharder.module_type: sharder.sharding_types(device_type) for sharder in sharders}
-    limits: dict[str, ParameterConstraints] = {}
+    limits: dict[TableKey, ParameterConstraints] = {}
     dropped: set[tuple[str, str]] = set()
-    for _, module, config in planned_tables(model):
+    for path, module, config in planned_tables(model):
         where, wish = wishes.of_table(config)
         types = list(wish.sharding_types) or list(DEFAULT_SHARDING)
         _check_offer(config, types, offered[type(module)], where)
@@ -148,16 +160,18 @@ def table_limits(
         reasons = {kind: _inexact(kind, moved, config) for kind in types}
         exact = [kind for kind in types if not reasons[kind]]
         if not exact:
+            hint = f"take other sharding_types ({where}), such as table_wise or row_wise"
+            if not _is_hashed(config):
+                hint += ", or adagrad_optimizer or sgd_optimizer without clipping"
             raise Unsupported(
                 f"table {config.name!r} cannot be placed {types[0]}: {reasons[types[0]]}",
-                hint=f"take other sharding_types ({where}), such as table_wise or row_wise, or "
-                "adagrad_optimizer or sgd_optimizer without clipping",
+                hint=hint,
             )
         dropped.update((kind, reason) for kind, reason in reasons.items() if reason)
         kernels = list(wish.compute_kernels) or [EmbeddingComputeKernel.FUSED.value]
         if DATA_PARALLEL in exact and not wish.compute_kernels:
             kernels.append(EmbeddingComputeKernel.DENSE.value)
-        limits[config.name] = ParameterConstraints(
+        limits[path, config.name] = ParameterConstraints(
             sharding_types=exact,
             compute_kernels=kernels,
             min_partition=_column_width(config.embedding_dim, world_size),
@@ -178,6 +192,8 @@ def _check_offer(config: Any, types: list[str], offered: Sequence[str], where: s
 
 def _inexact(kind: str, rule: UpdateRule | None, config: Any) -> str:
     """Returns why a placement would change what is learnt, "" = it does not."""
+    if kind == DATA_PARALLEL and _is_hashed(config):
+        return "rows of a hash table begin anew with another id, which copies of it do not"
     if rule is None:
         return ""
     if kind in BY_COLUMN and rule.kind in _OF_WHOLE_ROWS:
@@ -190,6 +206,10 @@ def _inexact(kind: str, rule: UpdateRule | None, config: Any) -> str:
         if config.data_type != DataType.FP32:
             return "such tables are FP32"
     return ""
+
+
+def _is_hashed(config: Any) -> bool:
+    return getattr(config, "hash_table", None) is not None
 
 
 def _column_width(dim: int, world_size: int) -> int | None:

@@ -96,5 +96,7 @@ def _in_one_process(model: nn.Module, cluster: Cluster, rule: UpdateRule | None)
         whole = ParameterConstraints(
             sharding_types=list(DEFAULT_SHARDING), compute_kernels=["fused"]
         )
-        raise plan_error(model, cluster, {table.name: whole for table in tables}, rule)
+        raise plan_error(
+            model, cluster, {(table.path, table.name): whole for table in tables}, rule
+        )
     return found

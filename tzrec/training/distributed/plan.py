@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -33,7 +33,12 @@ from tzrec.errors import PlanError
 from tzrec.ops.cpu.rule import UpdateRule
 from tzrec.training.distributed.cluster import Cluster
 from tzrec.training.distributed.estimate import StorageEstimator
-from tzrec.training.distributed.limits import Wishes, planned_tables, table_limits
+from tzrec.training.distributed.limits import (
+    TableKey,
+    Wishes,
+    planned_tables,
+    table_limits,
+)
 
 
 class _PooledSharder(EmbeddingBagCollectionSharder):
@@ -48,6 +53,75 @@ class _PooledSharder(EmbeddingBagCollectionSharder):
 def create_sharders() -> list[ModuleSharder[nn.Module]]:
     """Returns the sharders of pooled and un-pooled collections."""
     return [_PooledSharder(), EmbeddingCollectionSharder()]
+
+
+class NoPlacementError(PlannerError):
+    """Limits leave no placement for a table.
+
+    Args:
+        table: the table.
+        message: what TorchRec says.
+    """
+
+    def __init__(self, table: TableKey, message: str) -> None:
+        super().__init__(message)
+        self.table = table
+
+
+class _Enumerator(EmbeddingEnumerator):
+    """TorchRec's, with limits of tables of each collection: its own go by the name of a table.
+
+    Args:
+        limits: table → what the planner may choose from.
+        topology: where tables can go.
+        batch_size: rows that a rank looks up at once.
+        estimators: of the options.
+    """
+
+    def __init__(
+        self,
+        limits: Mapping[TableKey, ParameterConstraints],
+        *,
+        topology: Topology,
+        batch_size: int,
+        estimators: list[Any],
+    ) -> None:
+        super().__init__(topology=topology, batch_size=batch_size, estimator=estimators)
+        self._limits = limits
+
+    def enumerate(
+        self, module: nn.Module, sharders: list[ModuleSharder[nn.Module]]
+    ) -> list[ShardingOption]:
+        """Returns the options of all tables.
+
+        Raises:
+            NoPlacementError: there are none for a table.
+        """
+        collections = {path: collection for path, collection, _ in planned_tables(module)}
+        found: list[ShardingOption] = []
+        for path, collection in collections.items():
+            own = {name: limit for (where, name), limit in self._limits.items() if where == path}
+            self._constraints = own
+            try:
+                found += super().enumerate(_Alone(path, collection), sharders)
+            except RuntimeError as error:
+                # TorchRec has no error of its own for constraints that leave nothing.
+                name = str(error).partition("constraints for ")[2].partition(". Module: ")[0]
+                if name not in own:
+                    raise
+                raise NoPlacementError((path, name), str(error)) from error
+        return found
+
+
+class _Alone(nn.Module):
+    """One collection of a model, at its path."""
+
+    def __init__(self, path: str, collection: nn.Module) -> None:
+        super().__init__()
+        self._child = (path, collection)
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        yield self._child
 
 
 class _SmallestProposer(Proposer):
@@ -93,7 +167,7 @@ def plan_tables(
     model: nn.Module,
     sharders: Sequence[ModuleSharder[nn.Module]],
     cluster: Cluster,
-    limits: Mapping[str, ParameterConstraints],
+    limits: Mapping[TableKey, ParameterConstraints],
     *,
     rule: UpdateRule | None = None,
     batch_size: int | None = None,
@@ -112,7 +186,7 @@ def plan_tables(
         quick: only find out whether they fit, whatever the speed of the plan.
 
     Raises:
-        PlannerError: they do not fit, or ``limits`` leave nothing.
+        PlannerError: they do not fit, or (`NoPlacementError`) ``limits`` leave nothing.
     """
     proposers: list[Proposer] = [_SmallestProposer()]
     if not quick:
@@ -122,19 +196,13 @@ def plan_tables(
             GreedyProposer(use_depth=False),
             UniformProposer(),
         ]
-    planner = _planner(cluster, dict(limits), rule, batch_size or BATCH_SIZE, proposers)
-    try:
-        return planner.plan(model, list(sharders))
-    except RuntimeError as error:
-        # TorchRec has no error of its own for constraints that leave nothing.
-        if "No available sharding" not in str(error):
-            raise
-        raise PlannerError(str(error)) from error
+    planner = _planner(cluster, limits, rule, batch_size or BATCH_SIZE, proposers)
+    return planner.plan(model, list(sharders))
 
 
 def _planner(
     cluster: Cluster,
-    constraints: dict[str, ParameterConstraints],
+    limits: Mapping[TableKey, ParameterConstraints],
     rule: UpdateRule | None,
     batch_size: int,
     proposers: list[Proposer],
@@ -143,21 +211,18 @@ def _planner(
     return EmbeddingShardingPlanner(
         topology=topology,
         batch_size=batch_size,
-        enumerator=EmbeddingEnumerator(
+        enumerator=_Enumerator(
+            limits,
             topology=topology,
             batch_size=batch_size,
-            constraints=constraints,
-            estimator=[
-                EmbeddingPerfEstimatorFactory.create(
-                    DEFAULT_PERF_ESTIMATOR, topology=topology, constraints=constraints
-                ),
-                StorageEstimator(topology, constraints, rule),
+            estimators=[
+                EmbeddingPerfEstimatorFactory.create(DEFAULT_PERF_ESTIMATOR, topology=topology),
+                StorageEstimator(topology, rule),
             ],
         ),
         # The topology has only what may be used.
         storage_reservation=FixedPercentageStorageReservation(0.0),
         proposer=proposers,
-        constraints=constraints,
         stats=[],
         debug=False,
     )

@@ -119,13 +119,12 @@ class PlanTable:
     def __str__(self) -> str:
         usable = {flag: self.cluster.usable(in_ddr=flag) for flag in (False, True)}
         rows = [("table", "rows", "dim", "weights", "states", "sharding", "ranks", "of a rank")]
-        names = [table.name for table in self.tables]
-        for table in self.tables:
+        for table, name in zip(self.tables, shown_names(self.tables), strict=True):
             largest = max(table.bytes_of.values(), default=0)
             kernel = "" if table.kernel in ("fused", "dense") else f" {table.kernel}"
             rows.append(
                 (
-                    table.name if names.count(table.name) == 1 else f"{table.name} ({table.part})",
+                    name,
                     f"{table.rows:,}",
                     str(table.dim),
                     size_text(table.weights),
@@ -149,6 +148,15 @@ class PlanTable:
             where = "machine's memory" if in_ddr else "memory for tables"
             lines.append(f"a rank holds {span} of {size_text(room)} {where} ({most / room:.1%})")
         return lines
+
+
+def shown_names(tables: Sequence[PlannedTable]) -> list[str]:
+    """Returns the names of tables, and the part of the embeddings where a name occurs twice."""
+    names = [table.name for table in tables]
+    return [
+        table.name if names.count(table.name) == 1 else f"{table.name} ({table.part})"
+        for table in tables
+    ]
 
 
 def sizes(model: nn.Module, rule: UpdateRule | None) -> list[PlannedTable]:

@@ -23,12 +23,14 @@ from torchrec.distributed.model_parallel import (
 from torchrec.distributed.types import ShardedTensor, ShardingEnv
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 
+from tzrec.errors import DistributedError
 from tzrec.features.feature import BaseFeature
 from tzrec.modules.deferred_tables import Deferred
 from tzrec.ops.cpu.collections import CpuEmbeddingBagCollection, CpuEmbeddingCollection
 from tzrec.ops.cpu.rule import UpdateRule
 from tzrec.optim.optimizer_builder import create_sparse_optimizer
 from tzrec.optim.sparse_parameters import split_sparse_parameters
+from tzrec.options import wants_stored_plan
 from tzrec.protos.train_pb2 import TrainConfig
 from tzrec.training.distributed.cluster import Cluster
 from tzrec.training.distributed.dense_rows import look_up_rows
@@ -71,6 +73,7 @@ def distribute(
             placements that the config allows.
         ConfigError: constraints contradict each other.
         PlanError: the tables do not fit.
+        DistributedError: a table is called otherwise once it is sharded.
     """
     rule = None
     if train_config is not None:
@@ -89,6 +92,7 @@ def distribute(
         tables = _table_weights(model)
         refuse_inexact(rule, device, model, tables)
         _warn_of_accumulation(train_config)
+        _warn_of_stored_plan()
         attach(trainable, rule)
         attach(frozen, None)
         _mark(model, {id(weight) for weight in trainable})
@@ -113,6 +117,14 @@ def _warn_of_accumulation(train_config: TrainConfig | None) -> None:
             "processes or on a GPU embedding tables move after every batch, by its share of the "
             "mean gradient",
             steps,
+        )
+
+
+def _warn_of_stored_plan() -> None:
+    if wants_stored_plan() and dist.get_rank() == 0:
+        logger.warning(
+            "FORCE_LOAD_SHARDING_PLAN=1 has no effect: any placement can load any checkpoint, and "
+            "every run places its tables anew; embedding_constraints pin them"
         )
 
 
@@ -243,8 +255,20 @@ def _initial_values(model: nn.Module) -> dict[str, Callable[[], torch.Tensor]]:
 def _restore(
     model: DistributedModelParallel, initial: Mapping[str, Callable[[], torch.Tensor]]
 ) -> None:
-    """Puts the values of the unsharded tables into their shards, one table after the other."""
-    for name, value in model.state_dict().items():
+    """Puts the values of the unsharded tables into their shards, one table after the other.
+
+    Raises:
+        DistributedError: a table is called otherwise than before; its rows would hold anything.
+    """
+    state = model.state_dict()
+    lost = sorted(initial.keys() - state.keys())
+    if lost:
+        raise DistributedError(
+            f"{len(lost)} embedding tables have other names after the model was distributed, so "
+            f"they cannot get their initial values: {', '.join(lost[:5])}",
+            hint="a custom model must keep its collections where they are; train in one process",
+        )
+    for name, value in state.items():
         if name not in initial:
             continue
         if not isinstance(value, ShardedTensor):

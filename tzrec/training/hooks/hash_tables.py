@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tzrec.batch import Batch
+from tzrec.errors import ConfigError
 from tzrec.modules.hash_tables.collections import HashTables
 from tzrec.modules.hash_tables.id_map import IdMap
 from tzrec.modules.hash_tables.seen import Counted
@@ -36,6 +37,11 @@ class _Table:
         found: IdMap = self.of.id_maps[self.name]
         return found
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether training changes nothing of it."""
+        return self.of.is_frozen(self.name)
+
 
 class HashTableHook(Hook):
     """Runs the hash tables of the model; must stand before hooks that save or evaluate.
@@ -46,6 +52,8 @@ class HashTableHook(Hook):
 
     The ids that came since the last change belong to the checkpoint: those of all ranks are
     stored as one, and the first rank goes on with them.
+
+    Of frozen tables (``trainable: false``) neither rows nor maps change.
 
     Args:
         train_config: the optimizer of the tables.
@@ -61,7 +69,11 @@ class HashTableHook(Hook):
         self._stored: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Finds the tables and sets the rows that have a fixed value."""
+        """Finds the tables and sets the rows that have a fixed value.
+
+        Raises:
+            ConfigError: no id has a row in a frozen table, and none could get one.
+        """
         has_optimizer = self._config.sparse_optimizer.WhichOneof("optimizer") is not None
         rule = create_sparse_optimizer(self._config.sparse_optimizer) if has_optimizer else None
         self._tables = []
@@ -77,17 +89,17 @@ class HashTableHook(Hook):
             if stored is not None and _rank() == 0 and int(table.id_map.steps):
                 device = table.id_map.ids.device
                 table.id_map.seen.replace(Counted(**stored).to(device))
+            _refuse_empty(table)
             _fix(table)
 
     def before_forward(self, trainer: Trainer, batch: Batch) -> None:
         """Notes the ids of the batch, and changes the maps that are due."""
-        if not self._tables:
-            return
-        for table in self._tables:
+        changing = [table for table in self._tables if not table.is_frozen]
+        for table in changing:
             table.id_map.observe(
                 table.of.ids_of(table.name, batch.sparse_features[table.of.data_group])
             )
-        due = [table for table in self._tables if table.id_map.is_due]
+        due = [table for table in changing if table.id_map.is_due]
         for table, seen in zip(due, _of_all_ranks(due), strict=True):
             id_map = table.id_map
             step = int(id_map.steps)
@@ -98,7 +110,8 @@ class HashTableHook(Hook):
     def after_step(self, trainer: Trainer, result: StepResult) -> None:
         """Takes back what the step did to rows that have a fixed value."""
         for table in self._tables:
-            _fix(table)
+            if not table.is_frozen:
+                _fix(table)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the ids of all ranks since the maps last changed; every rank calls it."""
@@ -119,6 +132,16 @@ class HashTableHook(Hook):
 
 def _rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _refuse_empty(table: _Table) -> None:
+    if table.is_frozen and not table.id_map.num_used:
+        raise ConfigError(
+            f"hash table {table.name!r} is frozen (trainable: false) and empty: no id would ever "
+            "have a row",
+            hint="start from a checkpoint that holds it (train_config.fine_tune_checkpoint), or "
+            "let it train",
+        )
 
 
 def _fix(table: _Table) -> None:

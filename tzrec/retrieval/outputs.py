@@ -1,0 +1,64 @@
+"""``part-{rank}`` files of an earlier run, where a command is to write new ones."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from tzrec import storage
+from tzrec.errors import ConfigError
+from tzrec.options import Options
+
+_PART = re.compile(r"part-(\d+)\.(?:parquet|csv)$")
+
+
+class OutputFiles:
+    """What a process finds in an output directory before it writes there.
+
+    Each process answers for its own file, the first one also for those of more processes than
+    there are now: together they see all, and none sees what another has just written.
+
+    Args:
+        output_path: directory.
+        input_path: comma list of what is read.
+        options: of the process.
+        overwrite: files of an earlier run may go.
+
+    Raises:
+        ConfigError: there are such files and they must not go, or what is read is among them.
+    """
+
+    def __init__(
+        self, output_path: str, input_path: str, *, options: Options, overwrite: bool
+    ) -> None:
+        self._path = output_path.rstrip("/") or "/"
+        self._old: dict[str, object] = {}
+        system, directory = storage.file_system(self._path)
+        for name in storage.list_directory(self._path):
+            found = _PART.match(name)
+            number = int(found[1]) if found else -1
+            if number == options.rank or (options.rank == 0 and number >= options.world_size):
+                self._old[name] = system.checksum(f"{directory}/{name}")
+        if self._old and not overwrite:
+            raise ConfigError(
+                f"the output {output_path} holds files of an earlier run: {', '.join(self._old)}",
+                hint="name another directory, or say --overwrite",
+            )
+        if self._old and any(self._holds(path) for path in input_path.split(",")):
+            raise ConfigError(
+                f"the output {output_path} holds the input {input_path}",
+                hint="name another directory",
+            )
+
+    def _holds(self, path: str) -> bool:
+        directory = storage.file_system(self._path)[1]
+        inner = storage.file_system(path.strip())[1].rstrip("/")
+        return directory in (inner, posixpath.dirname(inner))
+
+    def remove_left(self) -> None:
+        """Removes those files of the earlier run that were not replaced by new ones."""
+        system, directory = storage.file_system(self._path)
+        system.invalidate_cache()
+        for name, checksum in self._old.items():
+            if system.checksum(f"{directory}/{name}") == checksum:
+                system.rm_file(f"{directory}/{name}")
