@@ -44,6 +44,8 @@ def small(
         "train_config.save_checkpoints_epochs": 0,
         "train_config.log_step_count_steps": 1,
         "train_config.use_tensorboard": False,
+        # The same digits on every CPU.
+        "train_config.mixed_precision": "FP32",
         "data_config.batch_size": batch,
         "data_config.num_workers": 1,
         "data_config.loader": "THREAD",

@@ -36,6 +36,9 @@ ELSEWHERE = {
     "train_config.save_checkpoints_timestamp_quorum": (
         f"{TRAINING}_checkpoint_cadence.py::test_quorum_by_hand"
     ),
+    "train_config.compile_dense": (
+        f"{TRAINING}_compiled.py::test_without_a_compiler_nothing_starts"
+    ),
     "train_config.max_non_finite_steps": (
         f"{TRAINING}_nonfinite.py::test_a_run_goes_on_without_two_steps"
     ),

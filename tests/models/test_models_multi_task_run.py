@@ -70,7 +70,7 @@ def _replace(root, name, values):
 def config(click_config, tmp_path):
     path = click_config()
     text = path.read_text().replace('label_fields: "clk"', LABELS)
-    text = text.replace("use_tensorboard: false", "use_tensorboard: true")
+    text = text.replace("use_tensorboard: false", "use_tensorboard: true mixed_precision: 'FP32'")
     path.write_text(text[: text.index("model_config {")] + MMOE)
     pq.write_table(_table(1000, 1), tmp_path / "train.parquet")
     pq.write_table(_table(500, 2), tmp_path / "eval.parquet")

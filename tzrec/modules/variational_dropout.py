@@ -63,7 +63,8 @@ class VariationalDropout(nn.Module):
         self.feature_p = nn.Parameter(torch.randn(len(features_dimension), device=device))
         dims = torch.tensor(list(features_dimension.values()), device=device)
         self.register_buffer("feature_dim_repeat", dims, persistent=False)
-        entries = torch.repeat_interleave(dims)
+        total = sum(features_dimension.values())
+        entries = torch.repeat_interleave(dims, output_size=total)
         self.register_buffer("column_entry", entries, persistent=False)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
