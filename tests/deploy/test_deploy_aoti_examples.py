@@ -8,6 +8,7 @@ import time
 import example_runs
 import pytest
 import torch
+from aoti_page import WRONG
 from example_configs import CONFIGS, stem
 
 from tzrec.config import prepare
@@ -85,4 +86,7 @@ def test_compiled(built, path, unified, tmp_path):
                 worst = max(worst, *(d.max_abs for d in differences))
         kind = "aoti_unified" if unified else "aoti"
         print(f"| {path.stem} | {name} | {kind} | {worst:.1e} | {seconds:.0f} s |")
-        assert worst <= 1e-6
+        if unified and (path.stem, name) in WRONG:
+            assert worst > 1e-3, "compiled well: take it out of WRONG and of docs/aot.md"
+        else:
+            assert worst <= 1e-6

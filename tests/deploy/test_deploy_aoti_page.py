@@ -1,6 +1,6 @@
 """docs/aot.md accounts for every shipped config."""
 
-from aoti_page import HEAD, NOT_RUN, PAGE, TARGETS, read_log, read_page, written
+from aoti_page import HEAD, NOT_RUN, PAGE, TARGETS, WRONG, read_log, read_page, written
 from example_configs import CONFIGS, stem
 
 LOG = """
@@ -22,8 +22,9 @@ def test_every_config_is_on_the_page():
         assert f"| {config} | " in table
     for (config, part), found in rows.items():
         assert set(found) <= set(TARGETS), (config, part)
-        for gap, seconds in found.values():
-            assert float(gap) <= 1e-6
+        for target, (gap, seconds) in found.items():
+            is_wrong = target == "aoti_unified" and (config, part) in WRONG
+            assert (float(gap) <= 1e-6) is not is_wrong
             assert int(seconds) >= 0
 
 
