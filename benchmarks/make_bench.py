@@ -67,6 +67,12 @@ BENCHES = {
         "step_budget.py --models deepfm --precisions FP32 --threads 1 --steps 8 --rows 50000",
         "step_budget.py",
     ),
+    "scale": Bench(
+        "scale.py --what features --values 10,50 --rounds 1 --runs 1 --fresh "
+        "--dir experiments/scale_quick --plots experiments/scale_quick",
+        "scale.py",
+    ),
+    "bf16_auc": Bench("", "bf16_auc.py"),
     "startup": Bench("startup.py --rows 100000 --repeat 1", "startup.py"),
     "sparse_optim": Bench("sparse_optim.py --steps 5", "sparse_optim.py"),
     "loader": Bench(

@@ -301,6 +301,9 @@ class TestGate:
         ):
             with pytest.raises(ExportError, match=f"{name} "):
                 check(name, gap, **options)
+        whole = {"ids": torch.tensor([10**6, 5])}
+        with pytest.raises(ExportError, match="ids "):
+            check_equal(whole, {"ids": torch.tensor([10**6, 15])}, tolerance=1e-5, scaled=True)
 
     def test_frozen_number_of_rows_is_refused(self, model, tmp_path, monkeypatch):
         monkeypatch.setattr(part_writer, "_script_wrapper", FixedRows)

@@ -166,6 +166,15 @@ def test_tolerance(kwargs, tolerance):
     options = ExportOptions(**kwargs)
     assert options.largest_difference == tolerance
     assert options.relative_difference == (tolerance if options.mixed_precision else 0)
+    assert not options.scales_difference
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "scales"),
+    [({}, True), ({"mixed_precision": "BF16"}, True), ({"tolerance": 1e-4}, False)],
+)
+def test_the_usual_tolerance_of_compiled_code_is_a_part_of_the_score(kwargs, scales):
+    assert ExportOptions(target="aoti", **kwargs).scales_difference is scales
 
 
 def test_additional_entries():

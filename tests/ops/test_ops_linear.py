@@ -122,6 +122,12 @@ def test_without_autocast_ragged_products_are_torchs():
     assert "Ragged" not in type(result.grad_fn).__name__
 
 
+def test_ragged_products_of_double_precision_stay_so():
+    x, weight = torch.randn(5, 8, dtype=torch.float64), torch.randn(3, 8, dtype=torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(ragged_linear(x, weight, None), F.linear(x, weight))
+
+
 def test_few_numbers_of_rows_at_little_more():
     sizes = {rows: padded_rows(rows) for rows in range(1, 200_000, 37)}
     assert all(rows <= size <= max(rows + 63, rows * 17 / 16) for rows, size in sizes.items())

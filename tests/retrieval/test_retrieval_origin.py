@@ -61,6 +61,13 @@ class TestFingerprint:
         assert len(seen) == 1 + len(model.state_dict())
         assert fingerprint({"a": model}) == before
 
+    def test_a_few_rows_of_a_table_count(self):
+        table = torch.nn.EmbeddingBag(100_000, 4)
+        before = fingerprint({"": table})
+        with torch.no_grad():
+            table.weight[77] += 0.1
+        assert fingerprint({"": table}) != before
+
     def test_names_shapes_and_types_count(self):
         def of(shape, kind=torch.float32, name="a"):
             module = nn.Module()
@@ -178,6 +185,40 @@ class TestEarlierOutput:
             assert run("retrieve", tmp_path / "i", "--input", path, "--out", tmp_path / "u",
                        "--reserved-columns", "user_id", "--overwrite") == 2  # fmt: skip
             assert "holds the input" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "path", ["out/../out/part-0.parquet", "o*/part-0.parquet", "*/*.parquet", "link",
+                 "link/part-0.parquet", "elsewhere.parquet,out/**/*.parquet"],
+    )  # fmt: skip
+    def test_is_not_the_input_by_another_name(self, tmp_path, path):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "out")
+        for name in ("out/part-0.parquet", "elsewhere.parquet"):
+            (tmp_path / name).touch()
+        read = ",".join(f"{tmp_path}/{part}" for part in path.split(","))
+        with pytest.raises(ConfigError, match="holds the input"):
+            OutputFiles(str(tmp_path / "out"), read, options=Options(), overwrite=True)
+        OutputFiles(str(tmp_path / "out"), f"{tmp_path}/elsewhere.parquet", options=Options(),
+                    overwrite=True)  # fmt: skip
+
+    def test_a_log_of_seen_items_is_input_too(self, embedded, tmp_path, capsys):
+        assert run("index", embedded / "items", "--out", tmp_path / "i") == 0
+        log = tmp_path / "o" / "part-1.parquet"
+        log.parent.mkdir()
+        shutil.copy(embedded / "users" / "part-0.parquet", log)
+        assert run("retrieve", tmp_path / "i", "--input", embedded / "users", "--out",
+                   tmp_path / "o", "--reserved-columns", "user_id", "--seen", log,
+                   "--overwrite") == 2  # fmt: skip
+        assert "holds the input" in capsys.readouterr().err
+        assert log.exists()
+
+    def test_the_same_bytes_again_stay(self, tmp_path):
+        """A store's checksum says what is in a file, not when it was written."""
+        (tmp_path / "part-0.parquet").write_bytes(b"rows")
+        (tmp_path / "part-3.parquet").write_bytes(b"rows")
+        files = OutputFiles(str(tmp_path), "in.parquet", options=Options(), overwrite=True)
+        files.remove_left("part-0.parquet")
+        assert [path.name for path in tmp_path.iterdir()] == ["part-0.parquet"]
 
     @pytest.mark.parametrize(
         ("rank", "world_size", "seen"),

@@ -109,6 +109,19 @@ class TestLeft:
     def test_values(self, change):
         assert read_quickly({"rows": [ROW, {**ROW, **change}]}, max_text=8) is None
 
+    @pytest.mark.parametrize("shape", ["items", "columns"])
+    def test_nulls_of_lists(self, shape):
+        """A list column twice, once with nulls only, is a column that is repeated."""
+        body = {"context": {**ROW, "tags": ["x"]}, "items": [{"tags": None}, {"tags": None}]}
+        if shape == "columns":
+            body = {"columns": {**{name: [value] for name, value in ROW.items()}, "tags": [None]}}
+        assert read_quickly(body, COLUMNS) is None
+
+    @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb"])
+    def test_names_that_are_written_otherwise(self, name):
+        body = b'{"rows": [{"%b": 1}]}' % name.encode()
+        assert read_quickly(body, (Column(name, pa.int64()),)) is None
+
     @pytest.mark.parametrize(
         "text",
         [

@@ -9,6 +9,7 @@ from tzrec.datasets.data_parser import DataParser
 from tzrec.errors import MissingDependencyError, Unsupported
 from tzrec.main import train_and_evaluate
 from tzrec.models.model import BaseModel
+from tzrec.modules.mlp import MLP
 from tzrec.training import build, compiled
 from tzrec.training.checkpoint.find import list_checkpoints, read_results
 from tzrec.utils import compiler
@@ -60,6 +61,23 @@ def test_layers_behind_the_lookups_are_compiled_once_for_all_sizes(graphs):
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
         assert len(graphs.seen) == len(names)
     assert plain.state_dict().keys() == model.state_dict().keys()
+
+
+def test_many_layers_of_a_class_are_all_compiled(graphs):
+    """Dynamo's limit of 8 per function counts for each layer, also with a batch of one row."""
+
+    class Towers(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.towers = torch.nn.ModuleList(MLP(4 + i, [3 + i]) for i in range(12))
+
+    model = Towers()
+    assert len(compiled.compile_dense(model, backend=graphs)) == 12
+    for num_rows in (32, 1, 7):
+        for i, tower in enumerate(model.towers):
+            tower(torch.zeros(num_rows, 4 + i))
+    # One row is a size of its own to torch.
+    assert len(graphs.seen) == 2 * 12
 
 
 def test_an_evaluation_runs_the_layers_as_written(graphs):

@@ -179,8 +179,13 @@ def test_a_new_run_leaves_the_dumps_of_others_alone(train, tmp_path):
     assert {path.name: path.read_bytes() for path in one.iterdir()} == before
     train("two", EVERY_3, *other, f"{DUMP}.file_prefix=two")
     assert {path.name: path.read_bytes() for path in one.glob("delta_*")} == before
-    # Who asks to go on has none to start from, and takes the place of the run that was killed.
-    train("three", EVERY_3, *other, "train_config.num_steps=4", continue_train=True)
+    with pytest.raises(CheckpointError, match="pass --continue_train with the model_dir of that"):
+        train("three", EVERY_3, *other, continue_train=True)
+    assert {path.name: path.read_bytes() for path in one.glob("delta_*")} == before
+    # Killed before its first checkpoint: it takes its own place.
+    for checkpoint in (tmp_path / "one").glob("model.ckpt-*"):
+        shutil.rmtree(checkpoint)
+    train("one", EVERY_3, *other, "train_config.num_steps=4", continue_train=True)
     assert [path.name for path in one.glob("delta_*")] == ["delta_embedding_step_3.parquet"]
 
 

@@ -27,6 +27,7 @@ class BaseWriter(abc.ABC):
         rank: number of this process.
 
     Attributes:
+        name: of the file.
         metadata: what a Parquet file says about itself; set it before the first `write`.
     """
 
@@ -36,9 +37,9 @@ class BaseWriter(abc.ABC):
         self.output_path = output_path
         self.metadata: dict[str, str] = {}
         self._system, directory = arrow_filesystem(output_path.rstrip("/") or "/")
-        name = f"part-{rank}{self.suffix}"
-        self._final = f"{directory}/{name}"
-        self._partial = f"{directory}/.{name}.partial"
+        self.name = f"part-{rank}{self.suffix}"
+        self._final = f"{directory}/{self.name}"
+        self._partial = f"{directory}/.{self.name}.partial"
         self._writer: Any = None
         self._sink: pa.NativeFile | None = None
         self._schema: pa.Schema | None = None

@@ -138,8 +138,11 @@ def predict_input(
     features: list[Any],
     forward: Callable[[Batch], dict[str, torch.Tensor]],
     request: PredictRequest,
-) -> None:
+) -> str | None:
     """Predicts the rows of this rank and writes them.
+
+    Returns:
+        The name of the file, None if this rank had no rows.
 
     Raises:
         TzrecError: the input or an argument is wrong; nothing is written then.
@@ -173,6 +176,7 @@ def predict_input(
         )
     logger.info("%s to %s", summary, request.output_path)
     logger.info("Predict Finished.")
+    return writer.name if summary.num_rows else None
 
 
 def split_names(comma_list: str | None) -> list[str]:

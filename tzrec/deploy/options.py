@@ -135,6 +135,16 @@ class ExportOptions:
         """What is allowed beside `largest_difference`, as a part of the size of a score."""
         return self.largest_difference if self.mixed_precision else 0.0
 
+    @property
+    def scales_difference(self) -> bool:
+        """Whether `largest_difference` is for scores up to 1 and grows with larger ones.
+
+        So it is for compiled code, which adds in another order; not for a tolerance that somebody
+        asked for.
+        """
+        usual = MIXED_TOLERANCES.get(self.mixed_precision, self._narrow)
+        return self.target != "torchscript" and self.tolerance == usual
+
     def to_dict(self) -> dict[str, Any]:
         """Returns all options as JSON values."""
         return dataclasses.asdict(self) | {"asset_files": list(self.asset_files)}

@@ -154,7 +154,7 @@ class _Gate:
             expected=self.expected,
             tolerance=options.largest_difference,
             relative=options.relative_difference,
-            scaled=options.target != "torchscript",
+            scaled=options.scales_difference,
         )
         if options.mixed_precision and options.target == "torchscript":
             # The rounding of 16 bits hides what is wrong with weights and graph: without it

@@ -27,7 +27,7 @@ class Difference:
         output: name.
         max_abs: largest absolute difference; infinite when the two cannot be compared.
         note: where it is, or why they cannot be compared.
-        size: largest absolute value that was expected.
+        size: largest absolute value that was expected; 0 for whole numbers.
     """
 
     output: str
@@ -79,7 +79,9 @@ def _compare_one(name: str, expected: Tensor, actual: Tensor, relative: float) -
         return Difference(name, 0.0, "equal")
     index = [int(i) for i in torch.unravel_index(torch.tensor(place), expected.shape)]
     note = f"at {index}: {float(right[place]):.9g}, expected {float(left[place]):.9g}"
-    size = float(left.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().amax())
+    size = 0.0
+    if expected.is_floating_point():
+        size = float(left.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().amax())
     return Difference(name, largest, note, size)
 
 

@@ -77,6 +77,7 @@ def ragged_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         not isinstance(x, Tensor)
         or x.dim() != 2
         or not x.is_cpu
+        or x.dtype == torch.float64
         or not torch.is_autocast_enabled("cpu")
         or torch.compiler.is_compiling()
     ):

@@ -63,5 +63,7 @@ def embed(
         metadata={WEIGHTS: loaded.weights} if loaded.weights else {},
     )
     with together(options):
-        predict_input(config, loaded.features, lambda batch: dict(loaded.forward(batch)), request)
-    files.remove_left()
+        written = predict_input(
+            config, loaded.features, lambda batch: dict(loaded.forward(batch)), request
+        )
+    files.remove_left(written)

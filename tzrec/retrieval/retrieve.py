@@ -52,10 +52,11 @@ def retrieve_table(
     Raises:
         TzrecError: the input or an argument is wrong; nothing is written then.
     """
-    kept = _kept_columns(retriever, seen, reserved_columns)
-    options = from_environment()
-    files = OutputFiles(output_path, queries.path, options=options, overwrite=overwrite)
-    filters = SeenFilter(retriever, seen or SeenOptions())
+    kept, options = _kept_columns(retriever, seen, reserved_columns), from_environment()
+    seen = seen or SeenOptions()
+    read = ",".join(filter(None, [queries.path, seen.log]))
+    files = OutputFiles(output_path, read, options=options, overwrite=overwrite)
+    filters = SeenFilter(retriever, seen)
     if k > (num_items := len(retriever.index)):
         logger.warning("k is %d, the index has %d items: lists are shorter", k, num_items)
     started = time.monotonic()
@@ -63,16 +64,15 @@ def retrieve_table(
     wanted = list(dict.fromkeys([*kept, *filters.columns]))
     with together(options), create_writer(output_path, writer_type, rank=options.rank) as writer:
         for vectors, rows in queries.batches(retriever, wanted):
-            found = retriever.retrieve_vectors(
-                vectors, k, exclude=filters.of(rows), is_exact=is_exact
-            )
+            exclude = filters.of(rows)
+            found = retriever.retrieve_vectors(vectors, k, exclude=exclude, is_exact=is_exact)
             ids, scores = found.columns()
             columns = {name: column_of(rows, name, queries.path) for name in kept}
             writer.write(columns | {ITEM_IDS: ids, SCORES: scores})
             num_rows += len(vectors)
         if not totals(num_rows)[0]:
             raise DataError(f"{queries.path} has no rows")
-    files.remove_left()
+    files.remove_left(writer.name if num_rows else None)
     filters.warn_if_useless()
     seconds = max(time.monotonic() - started, 1e-9)
     logger.info(

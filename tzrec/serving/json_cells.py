@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tzrec.serving.schema import Column
 
 ROWS, COLUMNS, CONTEXT, ITEMS = "rows", "columns", "context", "items"
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
 _SHAPE = re.compile(rb'"(rows|columns|items)"[ \t\r\n]*:[ \t\r\n]*')
 _OBJECTS, _LISTS = b"[", b"{"
 # Places for cells, as a multiple of the bytes of the body: those not used take no memory.
@@ -63,6 +64,8 @@ class CellReader:
         self._compiled = compiled_cells
         self._columns = tuple(columns)
         self._wanted = frozenset(column.name for column in columns)
+        # In JSON these characters are written as others.
+        self._is_plain = not any(_ESCAPED.search(column.name) for column in columns)
         names = [column.name.encode() for column in columns]
         self._names = np.frombuffer(b"".join(names) + _MARGIN, np.uint8)
         self._bounds = np.cumsum([0, *map(len, names)], dtype=np.int64)
@@ -92,7 +95,7 @@ class CellReader:
             options: limits.
         """
         found = _SHAPE.search(body)
-        if found is None or not _is_utf8(body):
+        if found is None or not self._is_plain or not _is_utf8(body):
             return None
         shape = found[1].decode()
         cells, end = self._cells(body, found.end(), options)
@@ -130,6 +133,9 @@ class CellReader:
         data = np.frombuffer(body + _MARGIN, np.uint8)
         end = read(data, at, self._names, self._bounds, self._kinds, starts, ends, found)
         rows, nulls = found
+        # Nulls, of columns whose other values are not read here.
+        if rows[self._kinds == self._compiled.OTHER].any():
+            return None, 0
         num_rows = int(rows.max())
         if end < 0 or not num_rows or np.count_nonzero(rows) * num_rows != rows.sum():
             return None, 0

@@ -45,7 +45,8 @@ def compile_dense(model: BaseModel, *, backend: str | Callable = "inductor") -> 
             hint="leave compile_dense out",
         )
     for block in blocks.values():
-        block.compile(backend=backend, dynamic=True)
+        # Isolated: layers of a class share a limit otherwise; what is over it runs as written.
+        block.compile(backend=backend, dynamic=True, isolate_recompiles=True)
     logger.info("compiling %s in the first step: %s", type(model).__name__, ", ".join(blocks))
     return list(blocks)
 

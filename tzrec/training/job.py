@@ -13,7 +13,7 @@ import tzrec
 from tzrec import storage
 from tzrec.config.load import save_message
 from tzrec.config.tasks import learns_labels
-from tzrec.constant import TRAIN_EVAL_RESULT_FILENAME, Mode
+from tzrec.constant import PIPELINE_CONFIG, TRAIN_EVAL_RESULT_FILENAME, Mode
 from tzrec.datasets.kafka.loader import KafkaLoader
 from tzrec.errors import CheckpointError
 from tzrec.modules.deferred_tables import deferred_tables
@@ -106,7 +106,9 @@ class TrainingJob:
             continue_train=continue_train,
             fine_tune_checkpoint=config.train_config.fine_tune_checkpoint,
         )
-        if config.train_config.HasField("delta_embedding_dump_config") and not continue_train:
+        # A run that was killed before its first checkpoint has left its config.
+        goes_on = continue_train and storage.exists(self.model_dir / PIPELINE_CONFIG)
+        if config.train_config.HasField("delta_embedding_dump_config") and not goes_on:
             refuse_dumps(config.train_config.delta_embedding_dump_config, self.model_dir)
         keep_freed_memory(without_bound=True)
         build.set_tf32(config.train_config)
@@ -244,7 +246,7 @@ class TrainingJob:
         if self.options.rank != 0:
             return
         try:
-            save_message(self.config, self.model_dir / "pipeline.config")
+            save_message(self.config, self.model_dir / PIPELINE_CONFIG)
             with storage.open_file(self.model_dir / "version", "w", encoding="utf-8") as stream:
                 stream.write(tzrec.__version__ + "\n")
         except Exception as error:  # a remote file system may raise anything

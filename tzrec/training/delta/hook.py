@@ -170,8 +170,8 @@ def refuse_dumps(config: DeltaEmbeddingDumpConfig, model_dir: str | os.PathLike[
             f"{directory} already holds delta dumps of another run: {config.file_prefix!r}, steps "
             f"{min(found)} to {max(found)}",
             hint="name another delta_embedding_dump_config.output_dir or file_prefix, or delete "
-            "them; or pass --continue_train, which goes on from the last checkpoint and removes "
-            "the dumps of later steps",
+            "them; or pass --continue_train with the model_dir of that run, which goes on from its "
+            "last checkpoint and removes the dumps of later steps",
         )
 
 
