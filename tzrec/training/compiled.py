@@ -21,9 +21,10 @@ logger = logging.getLogger("tzrec")
 def compile_dense(model: BaseModel, *, backend: str | Callable = "inductor") -> list[str]:
     """Marks the dense layers of a model to be compiled when they are called first.
 
-    Lookups stay as they are. Batches of any size run the same code, so that a run that is resumed
-    computes what the first one would have. Weights, names and checkpoints do not change. torch
-    keeps compiled code in ``TORCHINDUCTOR_CACHE_DIR`` for the next run.
+    Lookups stay as they are. Batches of any size but one row run the same code, whatever came
+    before, so that a run that is resumed computes what the first one would have. Weights, names
+    and checkpoints do not change. torch keeps compiled code in ``TORCHINDUCTOR_CACHE_DIR`` for the
+    next run.
 
     Args:
         model: the model, on its device.
