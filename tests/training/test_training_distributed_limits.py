@@ -44,7 +44,7 @@ def test_odd_dimensions_train_in_our_kernels_only():
 
 def test_a_model_that_does_not_fit(monkeypatch):
     monkeypatch.setattr(
-        "tzrec.training.distributed.memory_limit.psutil.virtual_memory",
+        "psutil.virtual_memory",
         lambda: type("Memory", (), {"total": 1000})(),
     )
     with pytest.raises(PlanError, match=r"placed on 1 process \(cpu\) on 1 machine, 1.0 KB"):

@@ -22,13 +22,13 @@ from tzrec.ops.cpu.rule import UpdateRule
 from tzrec.options import Options, from_environment
 from tzrec.protos.feature_pb2 import ParameterConstraints
 from tzrec.training.checkpoint.tables import model_tables
-from tzrec.training.distributed import memory_limit
 from tzrec.training.distributed.cluster import Cluster, size_text
 from tzrec.training.distributed.cures import _Case, _twin, cures, plan_error
 from tzrec.training.distributed.limits import Wishes, table_limits
 from tzrec.training.distributed.plan import create_sharders, make_plan
 from tzrec.training.distributed.process_group import process_group
 from tzrec.training.distributed.table import PlanTable, sizes
+from tzrec.utils import memory_limit
 
 META = torch.device("meta")
 ADAGRAD, ROWWISE = UpdateRule("adagrad", 0.1), UpdateRule("rowwise_adagrad", 0.1)
@@ -143,7 +143,7 @@ def test_a_container_has_what_its_control_groups_allow(case, tmp_path, monkeypat
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{value}\n")
     machine = SimpleNamespace(total=8 * 10**9)
-    monkeypatch.setattr(memory_limit.psutil, "virtual_memory", lambda: machine)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: machine)
     limits = list(memory_limit.cgroup_limits(tmp_path))
     monkeypatch.setattr(memory_limit, "cgroup_limits", lambda: limits)
     with process_group(Options()):

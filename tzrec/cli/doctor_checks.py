@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+from tzrec.utils.memory_limit import cgroup_limits
+
 State = Literal["ok", "warn", "bad"]
 
 PYTHON = ((3, 10), (3, 13))
@@ -270,9 +272,7 @@ def machine() -> Iterator[Finding]:
     else:
         yield Finding("cores", str(cores))
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    text = _cgroup("memory.max")
-    if text.isdigit():
-        total = min(total, int(text))
+    total = min([total, *cgroup_limits()])
     small = total < 4 << 30
     yield Finding(
         "memory",

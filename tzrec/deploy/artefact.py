@@ -25,12 +25,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import tzrec
+from tzrec.constant import PIPELINE_CONFIG
 from tzrec.errors import ServingError, at
 from tzrec.fg.handler import FG_JSON
 
 SCRIPTED_MODEL = "scripted_model.pt"
 TRACED_CODE = "gm.code"
-PIPELINE_CONFIG = "pipeline.config"
 MODEL_ACC = "model_acc.json"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
@@ -86,6 +86,11 @@ class FileEntry:
 
     size: int
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileEntry:
+        """Returns that of a file."""
+        return cls(path.stat().st_size, sha256(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +233,7 @@ def describe_files(directory: Path) -> dict[str, FileEntry]:
     """Returns size and checksum of every file below ``directory`` but the manifest."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     return {
-        path.relative_to(directory).as_posix(): FileEntry(path.stat().st_size, sha256(path))
+        path.relative_to(directory).as_posix(): FileEntry.of(path)
         for path in paths
         if path != directory / MANIFEST
     }

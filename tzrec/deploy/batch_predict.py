@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from tzrec.batch import Batch
@@ -21,6 +20,7 @@ from tzrec.deploy.columns import output_columns_of, select_outputs
 from tzrec.deploy.debug_text import DEBUG_COLUMN, features_text
 from tzrec.deploy.ordered import OrderedMap
 from tzrec.errors import ConfigError, DataError, ServingError
+from tzrec.training.peers import sum_over_ranks
 
 logger = logging.getLogger("tzrec")
 
@@ -112,7 +112,8 @@ def predict_table(
             job.score, itertools.islice(loader, steps), threads=threads, timeout=timeout
         ) as tables:
             summary = _write_all(tables, writer, on_batch)
-        if not _rows_of_all_ranks(summary.num_rows):
+        # A rank that failed never comes here, so no other one publishes.
+        if not sum_over_ranks(summary.num_rows):
             raise DataError("the input has no rows to predict", hint="check --predict_input_path")
     except BaseException:
         # What failed is the error to see, not a second one while cleaning up.
@@ -212,16 +213,6 @@ def num_rows_of(batch: Batch) -> int:
     for jagged in batch.sequence_dense_features.values():
         return int(jagged.lengths().shape[0])
     raise ServingError("a batch without features has no rows to predict")
-
-
-def _rows_of_all_ranks(num_rows: int) -> int:
-    """Adds up over the ranks. A rank that failed never comes here, so no other one publishes."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return num_rows
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    total = torch.tensor(num_rows, device=device)
-    dist.all_reduce(total)
-    return int(total)
 
 
 class _Progress:

@@ -32,8 +32,9 @@ def compiler_options(*, autotune: bool = False) -> dict[str, Any]:
     Raises:
         MissingDependencyError: there is no C++ compiler.
     """
+    what = "an export that is compiled ahead of time"
     options: dict[str, Any] = {
-        "cpp.cxx": (None, _find_compiler()),
+        "cpp.cxx": (None, find_compiler(what, otherwise="export with target torchscript")),
         # The number of threads is that of the process that runs the code.
         "cpp.dynamic_threads": True,
     }
@@ -44,11 +45,6 @@ def compiler_options(*, autotune: bool = False) -> dict[str, Any]:
         options["max_autotune"] = True
         options["triton.autotune_with_sample_inputs"] = True
     return options
-
-
-def _find_compiler() -> str:
-    what = "an export that is compiled ahead of time"
-    return find_compiler(what, otherwise="export with target torchscript")
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

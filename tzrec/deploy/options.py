@@ -89,7 +89,7 @@ class ExportOptions:
                 "autotune is for compiled exports", hint="add --target aoti, or leave it out"
             )
         if self.tolerance is None:
-            self._set("tolerance", MIXED_TOLERANCES.get(self.mixed_precision, self._narrow))
+            self._set("tolerance", self._usual)
         elif not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise ConfigError(f"export tolerance {self.tolerance} is not a number of at least 0")
         self._set("asset_files", tuple(self.asset_files))
@@ -131,6 +131,10 @@ class ExportOptions:
         return QUANTISED_TOLERANCE if self.quantises else PARITY_TOLERANCE
 
     @property
+    def _usual(self) -> float:
+        return MIXED_TOLERANCES.get(self.mixed_precision, self._narrow)
+
+    @property
     def relative_difference(self) -> float:
         """What is allowed beside `largest_difference`, as a part of the size of a score."""
         return self.largest_difference if self.mixed_precision else 0.0
@@ -142,8 +146,7 @@ class ExportOptions:
         So it is for compiled code, which adds in another order; not for a tolerance that somebody
         asked for.
         """
-        usual = MIXED_TOLERANCES.get(self.mixed_precision, self._narrow)
-        return self.target != "torchscript" and self.tolerance == usual
+        return self.target != "torchscript" and self.tolerance == self._usual
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all options as JSON values."""

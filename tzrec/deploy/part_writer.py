@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tzrec.config.load import save_message
+from tzrec.constant import PIPELINE_CONFIG
 from tzrec.datasets import tiling
 from tzrec.deploy import artefact, assets, targets, torchscript
 from tzrec.deploy import golden as golden_batch
@@ -211,7 +212,7 @@ def _write_config(config: EasyRecConfig, work: Path, options: ExportOptions) -> 
     copy.CopyFrom(config)
     assets.copy_feature_assets(copy, work)
     assets.copy_asset_files(options.asset_files, work)
-    save_message(copy, work / artefact.PIPELINE_CONFIG)
+    save_message(copy, work / PIPELINE_CONFIG)
     (work / artefact.MODEL_ACC).write_text(json.dumps(options.model_acc(), indent=4) + "\n")
 
 

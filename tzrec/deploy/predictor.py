@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tzrec.batch import Batch
 from tzrec.config import load_pipeline_config
+from tzrec.constant import PIPELINE_CONFIG
 from tzrec.datasets.data_parser import DataParser
 from tzrec.datasets.schema import input_fields
 from tzrec.datasets.tiling import own_users
@@ -106,7 +107,7 @@ class Predictor:
     def _load(cls, directory: Path, where: torch.device, self_check: bool) -> Predictor:
         manifest = artefact.verify_artefact(directory)
         refuse_device(manifest.options, where.type)
-        config = load_pipeline_config(directory / artefact.PIPELINE_CONFIG, True)
+        config = load_pipeline_config(directory / PIPELINE_CONFIG, True)
         assets.resolve_feature_assets(config, directory)
         module = targets.load_model(directory, manifest.target, where)
         rows = None

@@ -121,10 +121,10 @@ def check_equal(
             holds the table of differences.
     """
     differences = compare(expected, actual)
-    for difference in compare(expected, actual, relative=relative):
-        allowed = tolerance * max(1.0, difference.size) if scaled else tolerance
-        if difference.max_abs <= allowed:
-            continue
+    if any(
+        d.max_abs > tolerance * (max(1.0, d.size) if scaled else 1.0)
+        for d in compare(expected, actual, relative=relative)
+    ):
         raise ExportError(
             f"the export does not score like the trained model ({case}, tolerance "
             f"{tolerance:g}); nothing was published\n{difference_table(differences)}"

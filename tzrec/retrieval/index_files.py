@@ -54,7 +54,7 @@ def refuse_existing(directory: str | Path) -> Path:
 def write_info(path: Path, info: IndexInfo) -> None:
     """Writes ``index.json`` of a directory in which all other files are."""
     files = {
-        name: dataclasses.asdict(FileEntry((path / name).stat().st_size, sha256(path / name)))
+        name: dataclasses.asdict(FileEntry.of(path / name))
         for name in _NAMES
         if (path / name).exists()
     }

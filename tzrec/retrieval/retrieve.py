@@ -11,9 +11,10 @@ from tzrec.errors import ConfigError, DataError
 from tzrec.options import from_environment
 from tzrec.retrieval.outputs import OutputFiles
 from tzrec.retrieval.queries import QueryTable, column_of, user_field_of
-from tzrec.retrieval.ranks import together, totals
+from tzrec.retrieval.ranks import together
 from tzrec.retrieval.retriever import Retriever
 from tzrec.retrieval.seen import SeenFilter, SeenOptions
+from tzrec.training.peers import sum_over_ranks
 
 logger = logging.getLogger("tzrec")
 
@@ -70,7 +71,7 @@ def retrieve_table(
             columns = {name: column_of(rows, name, queries.path) for name in kept}
             writer.write(columns | {ITEM_IDS: ids, SCORES: scores})
             num_rows += len(vectors)
-        if not totals(num_rows)[0]:
+        if not sum_over_ranks(num_rows):
             raise DataError(f"{queries.path} has no rows")
     files.remove_left(writer.name if num_rows else None)
     filters.warn_if_useless()

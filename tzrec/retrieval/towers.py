@@ -16,7 +16,7 @@ from tzrec import storage
 from tzrec.batch import Batch
 from tzrec.config import prepare
 from tzrec.config.messages import which_field
-from tzrec.constant import Mode
+from tzrec.constant import PIPELINE_CONFIG, Mode
 from tzrec.deploy import golden
 from tzrec.deploy.artefact import MANIFEST, Manifest, found_parts, read_manifest
 from tzrec.deploy.commands import prediction_config, restored_model
@@ -124,7 +124,7 @@ def load_tower(
             )
         return exported_tower(part_directory(path, tower))
     if path.is_dir():
-        path = path / "pipeline.config"
+        path = path / PIPELINE_CONFIG
         if not path.is_file():
             raise ConfigError(
                 f"{model} is neither an export nor the directory of a run",

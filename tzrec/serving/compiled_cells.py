@@ -139,6 +139,18 @@ def _read_name(body: Any, at: int, names: Any, bounds: Any, guess: int) -> Any:
     return column, _blanks(body, at + 1)
 
 
+@helper
+def _take_cell(
+    body: Any, at: int, kinds: Any, column: int, row: int, starts: Any, ends: Any, found: Any
+) -> Any:
+    """Reads a value into its cell; returns what comes behind it and blanks, or `_ODD`."""
+    starts[column, row], ends[column, row], at = _read_cell(body, at, kinds[column])
+    if at < 0:
+        return _ODD
+    found[1, column] += ends[column, row] == NULL
+    return _blanks(body, at)
+
+
 @kernel(BYTES, types.int64, BYTES, INTS, INTS, _TABLE, _TABLE, _TABLE, returns=types.int64)
 def read_objects(
     body: Any, at: int, names: Any, bounds: Any, kinds: Any, starts: Any, ends: Any, found: Any
@@ -183,12 +195,10 @@ def read_objects(
                 return _ODD
             found[0, column] = row + 1
             order[count] = column
-            starts[column, row], ends[column, row], at = _read_cell(body, at, kinds[column])
+            at = _take_cell(body, at, kinds, column, row, starts, ends, found)
             if at < 0:
                 return _ODD
-            found[1, column] += ends[column, row] == NULL
             count += 1
-            at = _blanks(body, at)
             if body[at] != _COMMA:
                 break
         if body[at] != _CLOSE or (row > 0 and count != width):
@@ -217,12 +227,10 @@ def read_lists(
             if row == starts.shape[1]:
                 return _ODD
             at = _blanks(body, at + 1)
-            starts[column, row], ends[column, row], at = _read_cell(body, at, kinds[column])
+            at = _take_cell(body, at, kinds, column, row, starts, ends, found)
             if at < 0:
                 return _ODD
-            found[1, column] += ends[column, row] == NULL
             row += 1
-            at = _blanks(body, at)
             if body[at] != _COMMA:
                 break
         if body[at] != _CLOSE_LIST:

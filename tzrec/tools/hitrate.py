@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
     from tzrec.options import from_environment
     from tzrec.retrieval.hit_rate import HitRateOptions
     from tzrec.training.distributed.process_group import process_group
+    from tzrec.training.peers import sum_over_ranks
 
     if args.batch_size < 1:
         raise ConfigError(f"--batch_size is {args.batch_size}, must be at least 1")
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     options = from_environment()
     with process_group(options):
         hits, right = _write_details(args, search, options)
-        hits, right = _sum_over_ranks(hits, right)
+        hits, right = sum_over_ranks(hits), sum_over_ranks(right)
         rate = hits / right if right else 0.0
         if options.rank == 0:
             _write_total(args, rate)
@@ -181,18 +182,6 @@ def _write_total(args: argparse.Namespace, rate: float) -> None:
 
     with create_writer(args.total_hitrate_output, args.writer_type) as writer:
         writer.write({"hitrate": pa.array([rate], pa.float64())})
-
-
-def _sum_over_ranks(hits: int, right: int) -> tuple[int, int]:
-    import torch
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return hits, right
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    both = torch.tensor([hits, right], device=device)
-    dist.all_reduce(both)
-    return int(both[0]), int(both[1])
 
 
 def main(argv: list[str] | None = None) -> int:

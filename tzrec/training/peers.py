@@ -39,9 +39,9 @@ def sum_over_ranks(value: int) -> int:
     """Returns the sum of every rank's ``value``; every rank calls it and waits."""
     if num_ranks() == 1:
         return value
-    values: list[Any] = [0] * num_ranks()
-    dist.all_gather_object(values, value)
-    return sum(values)
+    total = torch.tensor(value, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(total)
+    return int(total)
 
 
 class Vote:

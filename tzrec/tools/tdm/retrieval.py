@@ -104,7 +104,8 @@ class _Run:
     def write(self, on_batch: Any) -> None:
         from tzrec.datasets.dataset import create_writer
         from tzrec.options import from_environment
-        from tzrec.retrieval.ranks import together, totals
+        from tzrec.retrieval.ranks import together
+        from tzrec.training.peers import sum_over_ranks
 
         started, options = time.monotonic(), from_environment()
         path, kind = self._args.predict_output_path, self._args.writer_type
@@ -118,7 +119,8 @@ class _Run:
                     writer.write(self._rows_of(batch))
                 if on_batch is not None:
                     on_batch()
-            num_rows, asked, found = totals(self._num_rows, self._num_asked, self._num_hits)
+            own = (self._num_rows, self._num_asked, self._num_hits)
+            num_rows, asked, found = map(sum_over_ranks, own)
             if not num_rows:
                 raise DataError(f"{self._args.predict_input_path} has no rows")
         seconds = max(time.monotonic() - started, 1e-9)

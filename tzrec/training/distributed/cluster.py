@@ -15,7 +15,7 @@ from torchrec.distributed.planner.types import (
 )
 
 from tzrec.options import storage_reserve
-from tzrec.training.distributed.memory_limit import usable_memory
+from tzrec.utils.memory_limit import usable_memory
 
 
 @dataclasses.dataclass(frozen=True)

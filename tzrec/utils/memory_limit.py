@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 
 def usable_memory() -> int:
     """Returns the bytes of main memory that this process may use: the machine's, or its limit."""
+    import psutil  # here: `tzrec doctor` reads the limits also where a package is missing
+
     total = int(psutil.virtual_memory().total)
     return min([total, *cgroup_limits()])
 
