@@ -10,6 +10,8 @@ Models of the Criteo- and Taobao-shaped sets, batches of 4096 (DSSM with in-batc
   forward and backward pass; ``Python``: what autograd, dispatch and our code take (the rest);
 * ``Adam``: update of the dense parameters; ``metrics``: of training.
 
+``rows/s`` is of wall time, without the input, which the loader's thread prepares meanwhile.
+
 The split of forward and backward into operators is torch's profiler's; shares are applied to the
 time without it.
 
@@ -382,13 +384,14 @@ def line(result: dict[str, Any]) -> str:
     micros = 1e3 * result["cpu_ms"] / result["batch"]
     return (
         f"| {result['model']} | {result['precision']} | {result['threads']} | {parts} "
-        f"| {result['cpu_ms']:.1f} | {micros:.1f} | {floor:.1f} | {result['cpu_ms'] / floor:.2f} |"
+        f"| {result['cpu_ms']:.1f} | {micros:.1f} | {floor:.1f} | {result['cpu_ms'] / floor:.2f} "
+        f"| {1e3 * result['batch'] / result['wall_ms']:,.0f} |"
     )
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """Returns the table as Markdown."""
-    names = ["model", "", "threads", *PARTS, "step", "µs per row", "floor", "step / floor"]
+    names = ["model", "", "threads", *PARTS, "step", "µs per row", "floor", "step / floor", "rows/s"]
     head = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     rates = {(r["precision"], r["threads"]): r for r in results}
     notes = [

@@ -1,11 +1,10 @@
 """Two gloo ranks under torchrun, as a user starts them: same rows, same metrics, resumable."""
 
-import json
 import math
 
 import pytest
 import torch
-from rank_runs import torchrun
+from rank_runs import torchrun, training
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
 from tzrec.main import evaluate, train_and_evaluate
@@ -17,19 +16,11 @@ pytestmark = pytest.mark.slow
 ROWS, BATCH, STOP = 1000, 64, 3
 
 
-def run_module(module, *arguments):
-    written = torchrun("-m", module, *arguments)
+def train(config, run, *flags, ranks=2, **edits):
+    paths = {f"train_config.{name}": value for name, value in edits.items()}
+    written = torchrun(*training(config, "--model_dir", run, *flags, edits=paths), ranks=ranks)
     assert "Traceback" not in written
     return written
-
-
-def train(config, run, *flags, **edits):
-    paths = {f"train_config.{name}": value for name, value in edits.items()}
-    return run_module(
-        "tzrec.train_eval",
-        *("--pipeline_config_path", config, "--model_dir", run),
-        *("--edit_config_json", json.dumps(paths), *flags),
-    )
 
 
 def last(run):
@@ -54,7 +45,25 @@ def stopped(click_config, tmp_path):
     said = train(config, run, num_epochs=0, num_steps=STOP)
     # Rank 0 alone tells how it goes.
     assert said.count("Train and Evaluate Finished") == 1
+    assert said.count("placement of the embedding tables\ntable ") == 1
     return config, run
+
+
+def test_uneven_rows_end_together(click_config, tmp_path):
+    """129, 128 and 128 rows: one rank has three batches, so the others make three of theirs."""
+    config, run = click_config(num_rows=385), tmp_path / "run"
+    both = "metrics { auc {} } metrics { accuracy {} }"
+    config.write_text(config.read_text().replace("  metrics { auc {} }", both))
+    train(config, run, ranks=3, num_epochs=1)
+    assert last(run).name == "model.ckpt-2"
+    assert rows_consumed(run) == (1, 0)
+    # 500 rows are 167, 167 and 166.
+    alone, together = evaluate(str(run / "pipeline.config")), read_results(run)[-1]
+    for name in ("auc", "binary_cross_entropy"):
+        assert alone[name] == pytest.approx(together[name], abs=1e-6), name
+    # A count of rows.
+    assert alone["accuracy"] == together["accuracy"]
+    assert alone["accuracy"] * 500 == pytest.approx(round(alone["accuracy"] * 500), abs=1e-4)
 
 
 def test_one_rank_takes_over(stopped):

@@ -11,6 +11,7 @@ from fuxictr.pytorch.layers import (
     FactorizationMachine,
     FeatureEmbedding,
     FeatureEmbeddingDict,
+    InnerProductInteraction,
     MLP_Block,
 )
 from fuxictr.pytorch.models import BaseModel, MultiTaskModel
@@ -65,6 +66,27 @@ class DCNv2(Model):
         vectors = self.embedding_layer(self.get_inputs(inputs)).flatten(start_dim=1)
         both = torch.cat([self.cross(vectors), self.mlp(vectors)], dim=1)
         return self.answer(self.fc(both))
+
+
+class DLRM(Model):
+    """Dot products of the ids' vectors and of one that an MLP makes of all numbers."""
+
+    def __init__(self, feature_map, dim: int, rate: float, sizes: dict[str, Any], **kwargs):
+        super().__init__(feature_map, **kwargs)
+        self.numbers, ids = sizes["numbers"], sizes["ids"]
+        self.embedding_layer = FeatureEmbedding(feature_map, dim, required_feature_columns=ids)
+        bottom, fields = list(sizes["bottom"]), len(ids) + 1
+        self.bottom = MLP_Block(input_dim=len(self.numbers), hidden_units=bottom)
+        self.dots = InnerProductInteraction(fields, output="inner_product")
+        width = fields * (fields - 1) // 2 + fields * dim
+        self.top = MLP_Block(input_dim=width, output_dim=1, hidden_units=list(sizes["top"]))
+        self.ready(rate)
+
+    def forward(self, inputs):
+        X = self.get_inputs(inputs)
+        numbers = torch.stack([X[name].view(-1) for name in self.numbers], dim=1).float()
+        fields = torch.cat([self.bottom(numbers).unsqueeze(1), self.embedding_layer(X)], dim=1)
+        return self.answer(self.top(torch.cat([self.dots(fields), fields.flatten(1)], dim=1)))
 
 
 class DIN(Model):

@@ -16,6 +16,8 @@ import numpy as np
 # The same networks for all: what a peer's documentation calls these things differs.
 DIM, DEEP, TOWER, ATTENTION = 16, (512, 256, 128), (256, 128, 64), (256, 64)
 CROSSES, EXPERTS, RATE = 3, 3, 0.001
+# Of DLRM: the numbers' MLP, and the one after the dots. The last layer of DCN-v2 and DIN, for some.
+BOTTOM, TOP, LAST = (64, DIM), (64, 32), (64,)
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Job:
 
     Attributes:
         data: folder of the set.
-        model: ``deepfm``, ``dcn_v2``, ``mmoe`` or ``din``.
+        model: ``deepfm``, ``dcn_v2``, ``dlrm``, ``mmoe`` or ``din``.
         setting: the system's setting, for systems that have more than one.
         batch_size: rows of a step.
         scratch: folder for what the system writes.

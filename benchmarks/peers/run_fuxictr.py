@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 from measure import (
     ATTENTION,
+    BOTTOM,
     CROSSES,
     DEEP,
     DIM,
     EXPERTS,
     RATE,
+    TOP,
     TOWER,
     Job,
     Meter,
@@ -145,6 +147,10 @@ def build(task: Job, shape: Shape, features):
     if task.model == "din":
         sizes = {"deep": DEEP, "attention": ATTENTION, "steps": dict(shape.steps)}
         return fuxictr_models.DIN(dim=DIM, rate=RATE, sizes=sizes, **options)
+    if task.model == "dlrm":
+        columns = {"numbers": list(shape.floats), "ids": list(shape.ids)}
+        sizes = {"bottom": BOTTOM, "top": TOP} | columns
+        return fuxictr_models.DLRM(dim=DIM, rate=RATE, sizes=sizes, **options)
     sizes = {"deep": DEEP, "crosses": CROSSES}
     kind = fuxictr_models.DeepFM if task.model == "deepfm" else fuxictr_models.DCNv2
     return kind(dim=DIM, rate=RATE, sizes=sizes, **options)

@@ -14,11 +14,14 @@ from typing import Any
 
 from measure import (
     ATTENTION,
+    BOTTOM,
     CROSSES,
     DEEP,
     DIM,
     EXPERTS,
+    LAST,
     RATE,
+    TOP,
     TOWER,
     Job,
     Meter,
@@ -184,7 +187,13 @@ def _model(name: str, shape: Shape) -> str:
         cross = f"cross {{ cross_num: {CROSSES} low_rank: 0 }}"
         return (
             f"{group('all', everything)} dcn_v2 {{ {cross} deep {deep} "
-            f"final {{ hidden_units: [64] }} }} {loss}"
+            f"final {{ hidden_units: {list(LAST)} }} }} {loss}"
+        )
+    if name == "dlrm":
+        groups = group("dense", shape.floats) + group("sparse", shape.ids)
+        return (
+            f"{groups} dlrm {{ dense_mlp {{ hidden_units: {list(BOTTOM)} }} arch_with_sparse: true "
+            f"final {{ hidden_units: {list(TOP)} }} }} {loss}"
         )
     if name == "mmoe":
         towers = " ".join(
@@ -198,8 +207,8 @@ def _model(name: str, shape: Shape) -> str:
     return (
         f'{group("deep", everything)}{sequence} multi_tower_din {{ towers {{ input: "deep" '
         f'mlp {deep} }} din_towers {{ input: "seq" '
-        f"attn_mlp {{ hidden_units: {list(ATTENTION)} }} }} final {{ hidden_units: [64] }} }} "
-        f"{loss}"
+        f"attn_mlp {{ hidden_units: {list(ATTENTION)} }} }} final {{ hidden_units: {list(LAST)} }} "
+        f"}} {loss}"
     )
 
 

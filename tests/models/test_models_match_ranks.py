@@ -6,25 +6,19 @@ here, as a loss over other ones would be another loss.
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
-import torch.distributed as dist
-from google.protobuf import text_format
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import test_models_dssm as dssm
 import test_models_mind as mind
 import test_models_sequence_two_tower as sequence
+import torch
+import torch.distributed as dist
+from google.protobuf import text_format
 from match_contract import SOFTMAX, in_batch, make_match_model, sampled_batch, sampled_rows
 from models_contract import make_batch, make_rows
+from rank_runs import torchrun
 
 from tzrec.models.model import TrainWrapper
 from tzrec.optim.optimizer import build_optimizer
@@ -105,20 +99,7 @@ def run_all():
 def test_two_ranks_train_as_one(tmp_path):
     with process_group(Options()):
         one, frequencies = run_all()
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc_per_node=2", __file__, str(tmp_path / "two.json")],
-        env={
-            **os.environ,  # noqa: TID251
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+    torchrun(__file__, tmp_path / "two.json", seconds=500)
     two, counted = json.loads((tmp_path / "two.json").read_text())
     assert counted == frequencies
     for name, expected in one.items():

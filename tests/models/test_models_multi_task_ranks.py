@@ -4,23 +4,18 @@ pytest starts this file under torchrun as the worker.
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
-import torch.distributed as dist
-from google.protobuf import text_format
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-
 import test_models_esmm as esmm
 import test_models_mmoe as mmoe
 import test_models_ple as ple
+import torch
+import torch.distributed as dist
+from google.protobuf import text_format
 from models_contract import make_batch, make_model
+from rank_runs import torchrun
 
 from tzrec.errors import Unsupported
 from tzrec.models.model import TrainWrapper
@@ -90,16 +85,7 @@ def test_two_ranks_are_as_one(tmp_path):
     with process_group(Options()):
         one = {name: run(case) for name, case in CASES.items()}
         assert not refused()
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc_per_node=2", __file__, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},  # noqa: TID251
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+    torchrun(__file__, tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert first.pop("pareto is refused")

@@ -4,25 +4,20 @@ pytest starts this file under torchrun as the worker.
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
-import torch.distributed as dist
-from google.protobuf import text_format
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-
 import test_models_dcn as dcn
 import test_models_dlrm as dlrm
 import test_models_rank_models as rank_models
 import test_models_wukong as wukong
 import test_models_xdeepfm as xdeepfm
+import torch
+import torch.distributed as dist
+from google.protobuf import text_format
 from models_contract import BCE, make_batch, make_model, make_rows
+from rank_runs import torchrun
 
 from tzrec.models.model import TrainWrapper
 from tzrec.optim.optimizer import build_optimizer
@@ -69,20 +64,7 @@ def run(case):
 def test_two_ranks_train_as_one(tmp_path):
     with process_group(Options()):
         one = {name: run(case) for name, case in CASES.items()}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc_per_node=2", __file__, str(tmp_path / "two.json")],
-        env={
-            **os.environ,  # noqa: TID251
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+    torchrun(__file__, tmp_path / "two.json", seconds=500)
     two = json.loads((tmp_path / "two.json").read_text())
     for name, expected in one.items():
         assert two[name]["metrics"] == pytest.approx(expected["metrics"], rel=1e-4), name

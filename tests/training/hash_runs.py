@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rank_runs import torchrun
+from rank_runs import torchrun, training
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
+from tzrec.main import train_and_evaluate
 from tzrec.training.checkpoint.find import list_checkpoints
 
 ROWS, BATCH = 960, 64
@@ -53,6 +52,7 @@ model_config {
 }
 """
 MAPS = ("ids", "counts", "last_steps", "steps")
+TABLES = ("user_emb", "item_emb")
 
 
 def columns(num_rows, seed):
@@ -95,13 +95,21 @@ def maps(state):
     }
 
 
+def weight_of(state, table):
+    """Returns the weight of a table from a state dict."""
+    (name,) = (n for n in state if n.endswith(f".{table}.weight") and not n.startswith("state."))
+    return state[name]
+
+
+def train(config, run, *, steps=0, more=(), **kwargs):
+    """Trains in this process."""
+    epochs = () if not steps else (f"train_config.num_steps={steps}", "train_config.num_epochs=0")
+    train_and_evaluate(config, model_dir=str(run), report=False, edits=[*epochs, *more], **kwargs)
+
+
 def train_on(ranks, config, run, *flags, **edits):
     """Trains under torchrun."""
     changed = {f"train_config.{name}": value for name, value in edits.items()}
     if "batch_size" in edits:
         changed = {"data_config.batch_size": changed.pop("train_config.batch_size"), **changed}
-    torchrun(
-        *("-m", "tzrec.train_eval", "--pipeline_config_path", config, "--model_dir", run),
-        *("--edit_config_json", json.dumps(changed), *flags),
-        ranks=ranks,
-    )
+    torchrun(*training(config, "--model_dir", run, *flags, edits=changed), ranks=ranks)

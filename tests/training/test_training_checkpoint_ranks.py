@@ -1,7 +1,5 @@
 """Several ranks save, fail, find the time and change in number together."""
 
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,12 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rank_runs import environment, torchrun, training
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
 from tzrec.training.checkpoint.files import write_rows
 from tzrec.training.checkpoint.find import list_checkpoints, read_results
-
-HERE, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[2]
 
 # Rank 1 is a fork of rank 0, made before there is any thread: torch is loaded once.
 RANKS = """
@@ -117,15 +114,11 @@ os._exit(0)
 """
 
 
-def _environment():
-    paths = os.pathsep.join([str(HERE), str(ROOT)])
-    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}  # noqa: TID251
-
-
 def test_two_ranks(tmp_path, s3_url):
     command = [sys.executable, "-c", RANKS, str(tmp_path), f"{s3_url}/run"]
+    variables = environment(Path(__file__).parent)
     done = subprocess.run(
-        command, env=_environment(), capture_output=True, text=True, timeout=120, check=False
+        command, env=variables, capture_output=True, text=True, timeout=120, check=False
     )
     errors = [(tmp_path / f"error-{rank}").read_text() for rank in range(2)]
     assert errors == ["none", "none"], done.stderr[-2000:]
@@ -154,17 +147,8 @@ def test_rows_go_into_shards():
 
 
 def _train(config, run, ranks, steps, *flags, **edits):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     changes = {"train_config.num_epochs": 0, "train_config.num_steps": steps, **edits}
-    command = [
-        *(*launcher, f"--nproc_per_node={ranks}", "-m", "tzrec.train_eval"),
-        *("--pipeline_config_path", str(config), "--model_dir", str(run)),
-        *("--edit_config_json", json.dumps(changes), *flags),
-    ]
-    done = subprocess.run(
-        command, env=_environment(), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    torchrun(*training(config, "--model_dir", run, *flags, edits=changes), ranks=ranks)
 
 
 def _weights(checkpoint):

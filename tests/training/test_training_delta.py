@@ -11,7 +11,9 @@ from delta_runs import DUMP, apply, checkpoints, dumps, equal, keys
 
 from tzrec.errors import CheckpointError
 from tzrec.main import train_and_evaluate
+from tzrec.protos.train_pb2 import DeltaEmbeddingDumpConfig
 from tzrec.training.delta import hook as hook_module
+from tzrec.training.delta.owner import DumpOwner
 
 BATCH = 8
 FAST = (
@@ -173,20 +175,60 @@ def test_a_new_run_leaves_the_dumps_of_others_alone(train, tmp_path):
     train("one", EVERY_3, *other)
     before = {path.name: path.read_bytes() for path in one.iterdir()}
     with pytest.raises(
-        CheckpointError, match=r"holds delta dumps of another run: .*, steps 3 to 12"
+        CheckpointError, match=r"holds delta dumps of another run \(.*/one\): .*, steps 3 to 12"
     ):
         train("two", EVERY_3, *other)
     assert {path.name: path.read_bytes() for path in one.iterdir()} == before
     train("two", EVERY_3, *other, f"{DUMP}.file_prefix=two")
     assert {path.name: path.read_bytes() for path in one.glob("delta_*")} == before
-    with pytest.raises(CheckpointError, match="pass --continue_train with the model_dir of that"):
+    with pytest.raises(CheckpointError, match="pass --continue_train with its model_dir"):
         train("three", EVERY_3, *other, continue_train=True)
     assert {path.name: path.read_bytes() for path in one.glob("delta_*")} == before
     # Killed before its first checkpoint: it takes its own place.
     for checkpoint in (tmp_path / "one").glob("model.ckpt-*"):
         shutil.rmtree(checkpoint)
     train("one", EVERY_3, *other, "train_config.num_steps=4", continue_train=True)
-    assert [path.name for path in one.glob("delta_*")] == ["delta_embedding_step_3.parquet"]
+    assert [path.name for path in one.glob("delta_*.parquet")] == ["delta_embedding_step_3.parquet"]
+
+
+def test_a_run_that_goes_on_leaves_the_dumps_of_others_alone(train, tmp_path):
+    """It has begun elsewhere; its checkpoint is of step 4, the dumps of the other go to 12."""
+    one = tmp_path / "out"
+    place = f"{DUMP}.output_dir={one}"
+    train("one", EVERY_3, place)
+    train("two", EVERY_3, "train_config.num_steps=5")
+    before = {path.name: path.read_bytes() for path in one.iterdir()}
+    with pytest.raises(CheckpointError, match=re.escape(f"another run ({tmp_path}/one)")) as caught:
+        train("two", EVERY_3, place, continue_train=True)
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == before
+    # A run that was moved says so.
+    assert f"write its model_dir {tmp_path}/two into {one}/delta_embedding_run.txt" in (
+        caught.value.hint
+    )
+    (one / "delta_embedding_run.txt").unlink()
+    with pytest.raises(CheckpointError, match=r"dumps of an unknown run: .*, steps 3 to 12"):
+        train("two", EVERY_3, place, continue_train=True)
+    (one / "delta_embedding_run.txt").write_text(f"{tmp_path}/two")
+    train("two", EVERY_3, place, "train_config.num_steps=8", continue_train=True)
+    # 3 was there and is none of the steps that come.
+    assert sorted(dumps(one)) == [3, 6, 7]
+
+
+def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path):
+    config = DeltaEmbeddingDumpConfig(output_dir=str(tmp_path / "out"))
+    owners = [DumpOwner(config, tmp_path / name) for name in ("one", "two")]
+    for owner in owners:
+        owner.check(goes_on=False)
+    owners[0].claim()
+    with pytest.raises(CheckpointError, match=re.escape(f"another run ({tmp_path}/one)")):
+        owners[1].claim()
+    # Before a dump, and by another name of its model_dir.
+    again = DumpOwner(config, tmp_path / "two/../one")
+    again.check(goes_on=False)
+    again.claim()
+    owners[0].path.write_text("")
+    with pytest.raises(CheckpointError, match="another run, which begins just now"):
+        again.check(goes_on=True)
 
 
 def test_minutes(train, monkeypatch):
@@ -201,7 +243,7 @@ def test_names_and_places(train, tmp_path):
     place = (f"{DUMP}.output_dir={tmp_path}/out", f"{DUMP}.file_prefix=rows")
     assert not train("run", EVERY_3, *place).exists()
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == [f"rows_step_{step}.parquet" for step in (12, 3, 6, 9)]
+    assert names == ["rows_run.txt", *(f"rows_step_{step}.parquet" for step in (12, 3, 6, 9))]
 
 
 def test_a_remote_directory(train, tmp_path):
@@ -211,8 +253,9 @@ def test_a_remote_directory(train, tmp_path):
     train("run", EVERY_3, f"{DUMP}.output_dir={url}")
     system, inner = fsspec.core.url_to_fs(url)
     names = sorted(path.rpartition("/")[2] for path in system.ls(inner, False))
-    assert names == [f"delta_embedding_step_{step}.parquet" for step in (12, 3, 6, 9)]
-    with system.open(f"{inner}/{names[0]}") as stream:
+    steps = [f"delta_embedding_step_{step}.parquet" for step in (12, 3, 6, 9)]
+    assert names == ["delta_embedding_run.txt", *steps]
+    with system.open(f"{inner}/{names[1]}") as stream:
         assert pq.read_table(stream).num_rows
 
 

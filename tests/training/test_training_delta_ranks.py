@@ -1,12 +1,11 @@
 """Dumps of several ranks: together they hold each moved row once, whatever the sharding."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 from delta_runs import DUMP, apply, checkpoints, dumps, equal
-from rank_runs import torchrun
+from rank_runs import torchrun, training
 
 pytestmark = pytest.mark.slow
 
@@ -22,11 +21,8 @@ SHARDING = "train_config.global_embedding_constraints"
 
 
 def train(config, run, ranks, *flags, **edits):
-    torchrun(
-        *("-m", "tzrec.train_eval", "--pipeline_config_path", config, "--model_dir", run),
-        *("--edit_config_json", json.dumps({**EDITS, **edits}), *flags),
-        ranks=ranks,
-    )
+    changes = {**EDITS, **edits}
+    torchrun(*training(config, "--model_dir", run, *flags, edits=changes), ranks=ranks)
     return run / "delta_embedding_dump"
 
 

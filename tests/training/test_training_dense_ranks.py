@@ -4,8 +4,6 @@ pytest starts this file under torchrun as the worker.
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import test_training_distributed as single
 import torch
 import torch.distributed as dist
+from rank_runs import torchrun
 from test_training_distributed_ranks import my_rows
 from torchrec.modules.embedding_configs import PoolingType
 
@@ -69,16 +68,7 @@ def work(directory):
 def test_two_ranks_clip_and_average_as_one(tmp_path):
     with process_group(Options()):
         one = {case: train(more) for case, more in CASES.items()}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc_per_node=2", __file__, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},  # noqa: TID251
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    torchrun(__file__, tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert first["clip"] == first["global clip"]

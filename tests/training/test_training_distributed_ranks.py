@@ -4,8 +4,6 @@ pytest starts this file under torchrun as the worker.
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +12,7 @@ import pytest
 import test_training_distributed as single
 import torch
 import torch.distributed as dist
+from rank_runs import torchrun
 from torchrec.modules.embedding_configs import PoolingType
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
@@ -122,20 +121,7 @@ def work(directory, loads):
 
 
 def launch(directory, size, *loads):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, f"--nproc_per_node={size}", __file__, str(directory), *map(str, loads)],
-        env={
-            **os.environ,  # noqa: TID251
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+    torchrun(__file__, directory, *loads, ranks=size)
     return json.loads((directory / f"results-{size}.json").read_text())
 
 
@@ -151,7 +137,7 @@ def test_two_and_three_ranks_train_as_one(tmp_path):
             one[case] = losses + run(model, optimizer, range(SPLIT, END))
 
         found = {3: launch(tmp_path, 3, 1), 2: launch(tmp_path, 2, 1, 3)}
-        again = launch(tmp_path, 3, 2)
+        again = launch(tmp_path, 3, 2, 3)
 
         for case, (_, kinds) in CASES.items():
             for size, results in found.items():

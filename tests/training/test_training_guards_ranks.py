@@ -1,42 +1,34 @@
 """Two gloo ranks under torchrun: they stop together, and the one with the cause names it."""
 
-import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from rank_runs import start, training
+from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
-from tzrec.training.checkpoint.find import list_checkpoints
+from tzrec.training.checkpoint.find import list_checkpoints, step_of
 from tzrec.training.checkpoint.restore import read_data_position
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = 1000
 # torchrun ends the other ranks as soon as it sees that one has; they may be about to say why.
 ENDED_BY_TORCHRUN = "exitcode  : -15"
 
 
-def launch(config, **edits):
+def launch(config, *, ranks=2, **edits):
     edits = {"train_config.num_epochs": 1} | edits
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-            *("-m", "tzrec.train_eval", "--pipeline_config_path", str(config)),
-            *("--edit_config_json", json.dumps(edits), "--continue_train"),
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},  # noqa: TID251
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    words = training(config, "--continue_train", edits=edits)
+    return start(*words, ranks=ranks, stderr=subprocess.PIPE)
 
 
 def spoil(path, *rows):
@@ -81,16 +73,40 @@ def test_both_leave_the_same_steps_out(click_config, tmp_path):
     assert list_checkpoints(tmp_path / "run")[-1].name == "model.ckpt-7"
 
 
-def test_the_other_ends_when_one_is_killed(click_config, tmp_path):
-    process = launch(click_config(), **{"train_config.num_epochs": 500})
+def weights(checkpoint):
+    return _load_state_dict_from_keys(checkpoint_id=str(checkpoint / "model"))
+
+
+def test_the_other_ends_when_one_is_killed_and_any_number_goes_on(click_config, tmp_path):
+    config = click_config()
+    process = launch(config, **{"train_config.num_epochs": 500})
     while process.poll() is None and not list_checkpoints(tmp_path / "run"):
         time.sleep(0.02)
     ranks = psutil.Process(process.pid).children()
     ranks[-1].kill()
     _, said = process.communicate(timeout=60)
+    assert f"rank      : 1 (local_rank: 1)\n  exitcode  : -9 (pid: {ranks[-1].pid})" in said
     assert psutil.wait_procs(ranks, timeout=10)[1] == []
     assert "another rank does not answer" in said or ENDED_BY_TORCHRUN in said, said
     assert "This is a bug" not in said
+    # With a learning rate of 0 others bring back what the last checkpoint holds.
+    saved = list_checkpoints(tmp_path / "run")[-1]
+    still = {
+        "train_config.num_epochs": 0,
+        "train_config.num_steps": step_of(saved) + 3,
+        "train_config.sparse_optimizer.adagrad_optimizer.lr": 0,
+        "train_config.dense_optimizer.adam_optimizer.lr": 0,
+    }
+    for number in (1, 3):
+        run = shutil.copytree(tmp_path / "run", tmp_path / f"by-{number}")
+        process = launch(config, ranks=number, **still, model_dir=str(run))
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        newest = list_checkpoints(run)[-1]
+        assert step_of(newest) == step_of(saved) + 2
+        expected, found = weights(saved), weights(newest)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
 @pytest.mark.parametrize("whom", ["one rank", "torchrun", "torchrun and data workers"])

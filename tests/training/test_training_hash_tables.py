@@ -1,12 +1,8 @@
 """Hash tables in whole runs: resume, growth, fresh rows, evaluation and export, two ranks."""
 
-import json
-import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hash_runs import (
@@ -15,11 +11,13 @@ from hash_runs import (
     ITEM,
     MAPS,
     ROWS,
+    TABLES,
     USER,
     columns,
     maps,
     stored,
-    train_on,
+    train,
+    weight_of,
     write,
 )
 
@@ -27,23 +25,12 @@ from tzrec.deploy.options import Asked
 from tzrec.deploy.predictor import Predictor
 from tzrec.errors import CheckpointError, ConfigError
 from tzrec.features.hash_table import HashTableSpec
-from tzrec.main import evaluate, export, train_and_evaluate
+from tzrec.main import evaluate, export
 from tzrec.modules.hash_tables.id_map import EMPTY
 from tzrec.training.checkpoint.find import read_results
 from tzrec.training.hash_rows import TableRows
 
 STEPS = ROWS // BATCH
-TABLES = ("user_emb", "item_emb")
-
-
-def train(config, run, *, steps=0, more=(), **kwargs):
-    epochs = () if not steps else (f"train_config.num_steps={steps}", "train_config.num_epochs=0")
-    train_and_evaluate(config, model_dir=str(run), report=False, edits=[*epochs, *more], **kwargs)
-
-
-def weight_of(state, table):
-    (name,) = (n for n in state if n.endswith(f".{table}.weight") and not n.startswith("state."))
-    return state[name]
 
 
 @pytest.fixture(scope="module")
@@ -240,72 +227,6 @@ def test_fresh_rows_leave_random_states_alone(monkeypatch):
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def own_shards(config, ranks):
-    """Writes the rows in the order in which one process reads what several read together."""
-    root = Path(config).parent
-    order = np.arange(ROWS).reshape(ranks, -1, BATCH // 2).transpose(1, 0, 2).ravel()
-    pq.write_table(pq.read_table(root / "train.parquet").take(order), root / "one.parquet")
-    return f"train_input_path={root}/one.parquet"
-
-
-def placed(kind):
-    return f'{DYNAMIC} embedding_constraints {{ sharding_types: "{kind}" }}'
-
-
-def assert_same_tables(found, expected):
-    for key, value in maps(expected).items():
-        assert torch.equal(maps(found)[key], value), key
-    for table in TABLES:
-        weights = weight_of(found, table), weight_of(expected, table)
-        torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "kind"), [(2, "row_wise"), (2, "table_wise"), (3, "row_wise")])
-def test_several_ranks_have_the_map_and_the_rows_of_one(tmp_path, ranks, kind):
-    """Stopped and resumed within an interval of one of the tables."""
-    config = write(tmp_path, user=placed(kind))
-    together = [own_shards(config, ranks), f"data_config.batch_size={BATCH // 2 * ranks}"]
-    train(config, tmp_path / "one", steps=6, more=together)
-    edits = {"num_epochs": 0, "batch_size": BATCH // 2}
-    train_on(ranks, config, tmp_path / "run", num_steps=5, **edits)
-    train_on(ranks, config, tmp_path / "run", "--continue_train", num_steps=6, **edits)
-    assert_same_tables(stored(tmp_path / "run"), stored(tmp_path / "one"))
-    plan = json.loads((tmp_path / "run/plan.json").read_text())
-    assert {t["sharding_type"] for t in plan["tables"] if t["name"] == "user_emb"} == {kind}
-
-
-@pytest.mark.slow
-def test_another_number_of_ranks_goes_on(tmp_path):
-    """The ids that came since the maps last changed are those of all ranks of before."""
-    config = write(tmp_path, user=placed("row_wise"))
-    train(config, tmp_path / "run", steps=4)
-    shutil.copytree(tmp_path / "run", tmp_path / "still")
-    lr = {"sparse_optimizer.rowwise_adagrad_optimizer.lr": 0}
-    train_on(
-        3,
-        config,
-        tmp_path / "run",
-        "--continue_train",
-        num_steps=5,
-        num_epochs=0,
-        batch_size=16,
-        **lr,
-    )
-    before, after = stored(tmp_path / "still"), stored(tmp_path / "run")
-    assert int(maps(after)["item_emb", "steps"]) == 5
-    # Neither table of zch is due at step 5, so that nothing of it has changed.
-    for name in MAPS[:3]:
-        key = ("item_emb", name)
-        assert torch.equal(maps(after)[key], maps(before)[key]), name
-    assert torch.equal(weight_of(after, "item_emb"), weight_of(before, "item_emb"))
-    # A step of one process brings back what three have saved.
-    train(config, tmp_path / "run", steps=6, continue_train=True)
-    found = maps(stored(tmp_path / "run"))
-    assert int(found["item_emb", "steps"]) == 6
-    assert int(found["item_emb", "counts"].sum()) > int(maps(before)["item_emb", "counts"].sum())
 
 
 INT8 = Asked(quantisation="INT8", sequence_quantisation="INT8")

@@ -2,12 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from rank_runs import start
 from test_training_kill import everything, same
 from test_training_stream import EDITS, MESSAGES, PARTITIONS, SIZE, send
 
@@ -16,32 +14,28 @@ from tzrec.training.checkpoint.restore import read_data_position
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def launch(click_files, tmp_path):
-    """Returns ``start(run, path, ranks) -> process``; its output is in ``{run}.log``."""
+    """Returns ``begin(run, path, ranks) -> process``; its output is in ``{run}.log``."""
     config = click_files(tmp_path, "adagrad_optimizer", shuffle=False)
     started = []
 
-    def start(run, path, ranks=2, *edits):
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-        arguments = ["train", config, "--model_dir", tmp_path / run, "--train_input_path", path]
+    def begin(run, path, ranks=2, *edits):
+        words = ["train", config, "--model_dir", tmp_path / run, "--train_input_path", path]
         flags = [part for edit in (*EDITS, *edits) for part in ("--set", edit)]
         with (tmp_path / f"{run}.log").open("a") as log:
-            process = subprocess.Popen(
-                [sys.executable, *launcher, "-m", "tzrec.cli", *map(str, arguments),
-                 "--eval_input_path", "", "--continue_train", "--no-report", *flags],
-                cwd=ROOT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},  # noqa: TID251
+            process = start(
+                *("-m", "tzrec.cli", *words, "--eval_input_path", "", "--continue_train"),
+                *("--no-report", *flags),
+                ranks=ranks,
                 stderr=log,
                 start_new_session=True,
-            )  # fmt: skip
+            )
         started.append(process)
         return process
 
-    yield start
+    yield begin
     for process in started:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

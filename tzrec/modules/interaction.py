@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tzrec.errors import ConfigError
+from tzrec.ops.pair_dots import pair_dots
 
 
 class InteractionArch(nn.Module):
@@ -39,5 +40,13 @@ class InteractionArch(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns the dots (B, F (F - 1) / 2) of ``features`` (B, F, D)."""
+        if (
+            self.training
+            and isinstance(features, Tensor)  # no values are there while a graph is traced
+            and features.is_cpu
+            and features.dtype == torch.float32
+            and not torch.compiler.is_compiling()
+        ):
+            return pair_dots(features)
         products = torch.bmm(features, features.transpose(1, 2))
         return products.flatten(1).index_select(1, self.positions)

@@ -24,7 +24,8 @@ from tzrec.training import build
 from tzrec.training.averages import uses_averages
 from tzrec.training.checkpoint.find import best_checkpoint, read_results
 from tzrec.training.compiled import as_written, compile_dense
-from tzrec.training.delta.hook import DeltaDumpHook, refuse_dumps
+from tzrec.training.delta.hook import DeltaDumpHook
+from tzrec.training.delta.owner import DumpOwner
 from tzrec.training.distributed.table import write_plan
 from tzrec.training.distributed.wrap import distribute
 from tzrec.training.evaluator import format_metrics, record_result, run_evaluation
@@ -41,9 +42,9 @@ from tzrec.training.hooks.stream import StreamHook
 from tzrec.training.hooks.tensorboard import TensorBoardHook
 from tzrec.training.location import location
 from tzrec.training.peers import sum_over_ranks
-from tzrec.training.precision import describe, step_precision
+from tzrec.training.precision import chosen_precision, describe, step_precision
 from tzrec.training.report.run_report import Ending, RunReport
-from tzrec.training.resume import find_origin, restore_trainer
+from tzrec.training.resume import find_origin, restore_trainer, stored_precision
 from tzrec.training.sampler_tables import SamplerTables
 from tzrec.training.summary import final_summary, go_on, row_rate, start_facts, start_summary
 from tzrec.training.trainer import Trainer
@@ -108,8 +109,9 @@ class TrainingJob:
         )
         # A run that was killed before its first checkpoint has left its config.
         goes_on = continue_train and storage.exists(self.model_dir / PIPELINE_CONFIG)
-        if config.train_config.HasField("delta_embedding_dump_config") and not goes_on:
-            refuse_dumps(config.train_config.delta_embedding_dump_config, self.model_dir)
+        if config.train_config.HasField("delta_embedding_dump_config"):
+            dumps = DumpOwner(config.train_config.delta_embedding_dump_config, self.model_dir)
+            dumps.check(goes_on=goes_on)
         keep_freed_memory(without_bound=True)
         build.set_tf32(config.train_config)
         seed = build.run_seed(config, self.options)
@@ -119,6 +121,9 @@ class TrainingJob:
         if config.eval_input_path:
             eval_loader = self._loader(config.eval_input_path, Mode.EVAL)
         with closing(train_loader, eval_loader):
+            self._precision = step_precision(
+                config.train_config, self.device, stored=stored_precision(origin)
+            )
             trainer = self._trainer(train_loader, eval_loader)
             if self.options.rank:
                 # All ranks have drawn the same weights; from here on each has its own dropout.
@@ -158,7 +163,6 @@ class TrainingJob:
 
     def _trainer(self, train_loader: Any, eval_loader: Any) -> Trainer:
         train_config = self.config.train_config
-        self._precision = step_precision(train_config, self.device)
         shards = self.options.world_size > 1 or self.device.type != "cpu"
         with deferred_tables() if shards else contextlib.nullcontext():
             wrapper = build.build_train_wrapper(
@@ -211,6 +215,7 @@ class TrainingJob:
                 train_config,
                 export_config=self.config.export_config,
                 evaluate=self._evaluation(eval_loader, signals) if eval_loader else None,
+                step_precision=chosen_precision(train_config, self._precision),
             )
         )
         if train_config.is_profiling:

@@ -18,6 +18,7 @@ from tzrec.training.checkpoint.find import (
     resolve,
     step_of,
 )
+from tzrec.training.checkpoint.manifest import read_manifest
 from tzrec.training.checkpoint.rename import read_param_map
 from tzrec.training.checkpoint.report import RestoreReport
 from tzrec.training.checkpoint.restore import (
@@ -78,6 +79,21 @@ def find_origin(
         found, _ = resolve(fine_tune_checkpoint, fine_tune_checkpoint)
         return Origin(found, keep_position=continue_train)
     return Origin()
+
+
+def stored_precision(origin: Origin) -> str:
+    """Returns the precision of steps that was chosen when this run began, or ``""``.
+
+    Raises:
+        CheckpointError: the manifest cannot be read.
+    """
+    if not origin.own or origin.checkpoint is None:
+        return ""
+    try:
+        manifest = read_manifest(origin.checkpoint) or {}
+    except ValueError as error:
+        raise CheckpointError(f"{origin.checkpoint}: {error}") from error
+    return str(manifest.get("step_precision", ""))
 
 
 def restore_trainer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torchrec.optim.fused import EmptyFusedOptimizer, FusedOptimizer
 
 from tzrec.batch import KeyedJaggedTensor
 from tzrec.errors import DataError, Unsupported
+from tzrec.ops.cpu.parallel import for_each
 from tzrec.ops.cpu.rule import UpdateRule
 from tzrec.ops.cpu.table import RowTable
 from tzrec.ops.loss_scale import LossScale
@@ -78,6 +79,11 @@ class _Input:
     ids: Any
     offsets: Any
     weights: Any
+
+    @property
+    def size(self) -> int:
+        """How many ids there are."""
+        return int(self.offsets[-1] - self.offsets[0])
 
 
 class TableGroup:
@@ -170,11 +176,18 @@ class TableGroup:
         """
         self.is_pending = True
         add = self._add_pooled if pooled else self._add_rows
+        by_table: dict[int, list[tuple[_Use, Any, _Input]]] = {}
         for use, gradient, given in zip(self.uses, gradients, inputs, strict=True):
-            if use.table.rule is None or gradient is None:
-                continue
-            size = int(given.offsets[-1] - given.offsets[0])
-            use.table.set_count(add(use, gradient, given, *use.table.reserve(size)))
+            if use.table.rule is not None and gradient is not None:
+                by_table.setdefault(id(use.table), []).append((use, gradient, given))
+
+        def add_to_table(lookups: list[tuple[_Use, Any, _Input]]) -> None:
+            for use, gradient, given in lookups:
+                use.table.set_count(add(use, gradient, given, *use.table.reserve(given.size)))
+
+        lookups = list(by_table.values())
+        sizes = (sum(use.table.dim * given.size for use, _, given in same) for same in lookups)
+        for_each(add_to_table, lookups, sizes)
 
     def clip(self, gradient: Tensor) -> Any:
         """Returns the gradient of an output as the kernels take it, clipped if the rule says so."""
@@ -195,8 +208,10 @@ class TableGroup:
     def apply(self) -> None:
         """Moves the rows that have a gradient, each once, and forgets the gradients."""
         if self.is_pending:
-            for table in self.trained.values():
-                table.apply(lr=self.optimizer.lr, scale=1.0 / self._scale)
+            lr, scale = self.optimizer.lr, 1.0 / self._scale
+            tables = list(self.trained.values())
+            sizes = (table.num_pending * table.dim for table in tables)
+            for_each(lambda table: table.apply(lr=lr, scale=scale), tables, sizes)
         self.is_pending = False
 
     def drop(self) -> None:
@@ -229,11 +244,15 @@ class _PooledLookup(torch.autograd.Function):
         rows = len(inputs[0].offsets) - 1
         output = torch.empty(rows, tables.width)
         array = output.numpy()
-        for use, given in zip(tables.uses, inputs, strict=True):
+
+        def pool(lookup_of: tuple[_Use, _Input]) -> None:
+            use, given = lookup_of
             bags = (given.ids, given.offsets, given.weights, use.mean)
             bad = lookup.pool_rows(use.table.array(), *bags, array, use.column)
             if bad >= 0:
                 raise _no_such_row(use, given, bad)
+
+        for_each(pool, list(zip(tables.uses, inputs, strict=True)), _sizes(tables.uses, inputs))
         return output
 
     @staticmethod
@@ -256,14 +275,19 @@ class _RowLookup(torch.autograd.Function):
 
         ctx.tables, ctx.inputs = tables, inputs
         ctx.set_materialize_grads(False)
-        outputs = []
-        for use, given in zip(tables.uses, inputs, strict=True):
+        uses = tables.uses
+        outputs = [
+            torch.empty(given.size, use.table.dim) for use, given in zip(uses, inputs, strict=True)
+        ]
+
+        def gather(lookup_of: tuple[_Use, _Input, Tensor]) -> None:
+            use, given, output = lookup_of
             first, last = int(given.offsets[0]), int(given.offsets[-1])
-            output = torch.empty(last - first, use.table.dim)
             bad = lookup.gather_rows(use.table.array(), given.ids[first:last], output.numpy())
             if bad >= 0:
                 raise _no_such_row(use, given, first + bad)
-            outputs.append(output)
+
+        for_each(gather, list(zip(uses, inputs, outputs, strict=True)), _sizes(uses, inputs))
         return tuple(outputs)
 
     @staticmethod
@@ -272,6 +296,11 @@ class _RowLookup(torch.autograd.Function):
         arrays = [None if gradient is None else ctx.tables.clip(gradient) for gradient in gradients]
         ctx.tables.add(arrays, ctx.inputs, pooled=False)
         return None, None, None
+
+
+def _sizes(uses: list[_Use], inputs: list[_Input]) -> Iterator[int]:
+    """Yields per use how many numbers its rows have."""
+    return (use.table.dim * given.size for use, given in zip(uses, inputs, strict=True))
 
 
 def _no_such_row(use: _Use, given: _Input, position: int) -> DataError:

@@ -82,6 +82,11 @@ class RowTable:
             self._slots[self._rows[: self._count]] = np.arange(self._count, dtype=np.int32)
         return self._slots, self._base, self._rows, self._sums, self._count
 
+    @property
+    def num_pending(self) -> int:
+        """How many rows have a gradient."""
+        return self._count
+
     def set_count(self, count: int) -> None:
         """Says how many rows have a gradient now."""
         self._count = count

@@ -56,6 +56,7 @@ class Snapshot:
         plan: module path → table → where it lives.
         ema: state dict of the averaged dense weights, or empty.
         sparse_optimizer: field of the config that moves the tables.
+        step_precision: of training steps where the program chose it, or empty.
     """
 
     step: int
@@ -68,6 +69,7 @@ class Snapshot:
     plan: dict[str, Any] = field(default_factory=dict)
     ema: dict[str, Any] = field(default_factory=dict)
     sparse_optimizer: str = ""
+    step_precision: str = ""
 
 
 def save_checkpoint(model_dir: str | os.PathLike[str], snapshot: Snapshot) -> Location:
@@ -276,6 +278,7 @@ def _content(snapshot: Snapshot) -> dict[str, Any]:
         "step": snapshot.step,
         "versions": {"tzrec": tzrec.__version__, "torch": torch.__version__},
         "sparse_optimizer": snapshot.sparse_optimizer,
+        "step_precision": snapshot.step_precision,
         "tables": snapshot.tables,
     }
 

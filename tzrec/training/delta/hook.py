@@ -10,7 +10,6 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from tzrec.errors import CheckpointError
 from tzrec.protos.train_pb2 import DELTA_EMBEDDING_QUANT_INT8, DeltaEmbeddingDumpConfig
 from tzrec.training.checkpoint.together import is_first_rank
 from tzrec.training.delta.files import (
@@ -20,10 +19,10 @@ from tzrec.training.delta.files import (
     remove_partial,
     rows_of,
 )
+from tzrec.training.delta.owner import DumpOwner
 from tzrec.training.delta.rows import read_rows
 from tzrec.training.delta.touched import TouchedRows
 from tzrec.training.hooks.base import Hook, StepResult
-from tzrec.training.location import Location, location
 from tzrec.training.peers import Vote, num_ranks
 from tzrec.training.trainer import Trainer
 
@@ -54,16 +53,22 @@ class DeltaDumpHook(Hook):
         self._steps = 0 if by_time else config.dump_interval_steps
         self._prefix = config.file_prefix
         self._int8 = config.quant_type == DELTA_EMBEDDING_QUANT_INT8
-        self._directory = directory_of(config, model_dir)
+        self._owner = DumpOwner(config, model_dir)
+        self._directory = self._owner.directory
         self._touched: TouchedRows | None = None
         self._stored: dict[str, Tensor] = {}
         self._vote: Vote | None = None
         self._last_time = 0.0
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Starts to mark rows, from where the checkpoint has left off."""
+        """Starts to mark rows, from where the checkpoint has left off.
+
+        Raises:
+            CheckpointError: another run has taken the place of the dumps meanwhile.
+        """
         self._touched = TouchedRows(trainer.model, trainer.device)
         if is_first_rank():
+            self._owner.claim()
             self._touched.unpack(self._stored)
             self._take_back(trainer.state.last_step, self._touched)
         if self._seconds and num_ranks() > 1:
@@ -151,32 +156,3 @@ class DeltaDumpHook(Hook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over the marks when training starts."""
         self._stored = state["touched"]
-
-
-def refuse_dumps(config: DeltaEmbeddingDumpConfig, model_dir: str | os.PathLike[str]) -> None:
-    """Keeps a new run from taking the place of another one's dumps.
-
-    Args:
-        config: place and names.
-        model_dir: the run.
-
-    Raises:
-        CheckpointError: the directory holds dumps of this prefix.
-    """
-    directory = directory_of(config, model_dir)
-    found = dump_files(directory, config.file_prefix)
-    if found:
-        raise CheckpointError(
-            f"{directory} already holds delta dumps of another run: {config.file_prefix!r}, steps "
-            f"{min(found)} to {max(found)}",
-            hint="name another delta_embedding_dump_config.output_dir or file_prefix, or delete "
-            "them; or pass --continue_train with the model_dir of that run, which goes on from its "
-            "last checkpoint and removes the dumps of later steps",
-        )
-
-
-def directory_of(config: DeltaEmbeddingDumpConfig, model_dir: str | os.PathLike[str]) -> Location:
-    """Returns where the dumps go: ``output_dir``, by default below ``model_dir``."""
-    if config.output_dir:
-        return location(config.output_dir)
-    return location(model_dir) / "delta_embedding_dump"

@@ -47,6 +47,7 @@ class CheckpointHook(Hook):
         train_config: cadence and retention.
         export_config: how the best checkpoint, which is never pruned, is chosen.
         evaluate: runs an evaluation and records it; None = no evaluation.
+        step_precision: of training steps where the program chose it, or empty.
 
     Attributes:
         event_time: when the data's time says so.
@@ -60,6 +61,7 @@ class CheckpointHook(Hook):
         *,
         export_config: ExportConfig,
         evaluate: Callable[[Trainer], dict[str, float]] | None,
+        step_precision: str = "",
     ) -> None:
         self._dir = location(model_dir)
         self._epochs = train_config.save_checkpoints_epochs
@@ -68,6 +70,7 @@ class CheckpointHook(Hook):
         self.event_time = EventTimeCadence(train_config)
         self._sparse_optimizer = which_field(train_config.sparse_optimizer, "optimizer") or ""
         self._evaluate = evaluate
+        self._step_precision = step_precision
         self._saved_step = -1
         self.last_metrics: dict[str, float] = {}
 
@@ -156,6 +159,7 @@ class CheckpointHook(Hook):
             plan=placement(trainer.model),
             ema={} if trainer.ema is None else trainer.ema.state_dict(),
             sparse_optimizer=self._sparse_optimizer,
+            step_precision=self._step_precision,
         )
 
     def close(self) -> None:
