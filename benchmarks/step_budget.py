@@ -75,7 +75,9 @@ def main() -> int:
 
 def run_one(model: str, precision: str, threads: str) -> dict[str, Any]:
     """Returns what a fresh process measured."""
-    command = ["env", f"OMP_NUM_THREADS={threads}", "OMP_WAIT_POLICY=PASSIVE", *sys.orig_argv]
+    # As commands of tzrec set it.
+    waiting = ["OMP_WAIT_POLICY=PASSIVE", "GOMP_SPINCOUNT=10000"]
+    command = ["env", f"OMP_NUM_THREADS={threads}", *waiting, *sys.orig_argv]
     command += ["--one", "--models", model, "--precisions", precision, "--threads", threads]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     *shown, last = output.strip().splitlines()

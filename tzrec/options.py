@@ -15,14 +15,16 @@ _SEEDS = ("PYTHON_RANDOM_SEED", "TORCH_MANUAL_SEED", "NUMPY_MANUAL_SEED")
 
 _AUTOTUNE = "AOTI_AUTOTUNE_WITH_SAMPLE_INPUTS"
 
-# Set before torch is imported, where the user has not chosen: idle OpenMP threads sleep instead
-# of spinning (the loader's threads want those cores), and torch and glog log errors only.
+# Set before torch is imported, where the user has not chosen: torch and glog log errors only.
 _PROCESS_DEFAULTS = {
-    "OMP_WAIT_POLICY": "PASSIVE",
     "GLOG_minloglevel": "2",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TORCH_LOGS": "-all",
 }
+
+# The same: idle OpenMP threads sleep (the loader's threads want those cores), but not before they
+# have waited for about 0.1 ms: the next operation of a step comes sooner than a thread wakes up.
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 
 # Switches of the interface whose parts come with later versions, and the values that mean "off".
 _LATER = {
@@ -248,7 +250,8 @@ def prepare_process() -> None:
 
     A command calls this before it imports torch; importing tzrec never does.
     """
-    for name, value in _PROCESS_DEFAULTS.items():
+    chosen = any(name in os.environ for name in _WAITING)  # noqa: TID251
+    for name, value in {**_PROCESS_DEFAULTS, **({} if chosen else _WAITING)}.items():
         os.environ.setdefault(name, value)  # noqa: TID251
 
 

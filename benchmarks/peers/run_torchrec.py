@@ -36,6 +36,7 @@ from torchrec_models import Batch, Task
 OPTIMIZERS = {"rowwise": RowWiseAdagrad, "adagrad": torch.optim.Adagrad}
 TABLE_RATE = 0.02
 READ_AHEAD = 4
+SEED = 1
 CPU = torch.device("cpu")
 
 
@@ -50,6 +51,7 @@ def main() -> None:
 def measure(task: Job) -> None:
     """Trains, tests and prints the figures."""
     meter, shape = Meter(), load(task.data)
+    torch.manual_seed(SEED)
     labels = shape.labels if task.model == "mmoe" else shape.labels[:1]
     with meter.phase("build"):
         model, optimizer = build(task, shape, len(labels))

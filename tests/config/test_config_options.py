@@ -137,12 +137,19 @@ before = dict(os.environ)
 import tzrec, tzrec.options, tzrec.config, tzrec.cli
 assert dict(os.environ) == before, "importing changed the environment"
 tzrec.options.prepare_process()
-print(os.environ["OMP_WAIT_POLICY"], os.environ["GLOG_minloglevel"])
+names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "GLOG_minloglevel")
+print(*(os.environ.get(name, "-") for name in names))
 """
 
 
 @pytest.mark.parametrize(
-    ("extra", "out"), [({}, "PASSIVE 2"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 2")]
+    ("extra", "out"),
+    [
+        ({}, "PASSIVE 10000 2"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE - 2"),
+        ({"GOMP_SPINCOUNT": "5"}, "- 5 2"),
+        ({"GLOG_minloglevel": "0"}, "PASSIVE 10000 0"),
+    ],
 )
 def test_the_environment_is_only_written_when_asked_and_never_over_the_user(extra, out):
     root = Path(__file__).resolve().parents[2]
