@@ -393,7 +393,8 @@ def line(result: dict[str, Any]) -> str:
 
 def table(results: list[dict[str, Any]]) -> str:
     """Returns the table as Markdown."""
-    names = ["model", "", "threads", *PARTS, "step", "µs per row", "floor", "step / floor", "rows/s"]
+    figures = ("step", "µs per row", "floor", "step / floor", "rows/s")
+    names = ["model", "", "threads", *PARTS, *figures]
     head = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     rates = {(r["precision"], r["threads"]): r for r in results}
     notes = [

@@ -1,6 +1,7 @@
 """Several tables at a time: every item once, and the bits of one thread."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tzrec.ops.cpu import parallel
 from tzrec.ops.cpu.collections import CpuEmbeddingBagCollection, CpuEmbeddingCollection
 from tzrec.ops.cpu.parallel import for_each
 from tzrec.ops.cpu.rule import UpdateRule
+from tzrec.ops.cpu.table import RowTable
 
 
 @pytest.fixture
@@ -52,6 +54,22 @@ def test_little_work_stays_in_this_thread(threads):
     seen = set()
     for_each(lambda _: seen.add(threading.get_ident()), range(4), [1000] * 4)
     assert seen == {threading.get_ident()}
+
+
+def test_items_of_any_number_share_the_threads(always, threads):
+    before = {thread.ident for thread in threading.enumerate()}
+    threads(4)
+    for count in (2, 3, 4, 9):
+        for_each(lambda _: time.sleep(0.01), range(count), [1] * count)
+    assert len({thread.ident for thread in threading.enumerate()} - before) <= 3
+
+
+@pytest.mark.parametrize(("all_rows", "moving"), [(False, 2), (True, 7)])
+def test_the_size_of_an_update_is_that_of_the_rows_that_move(all_rows, moving):
+    weight = torch.nn.Parameter(torch.zeros(7, 3))
+    table = RowTable("t", weight, UpdateRule("sgd", 0.1, embedding_l2=1.0, all_rows=all_rows))
+    table.load_pending(np.array([1, 5]), np.ones((2, 3), np.float32))
+    assert table.num_moving == moving
 
 
 def test_the_first_problem_is_raised_when_all_threads_have_ended(always, threads):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from tzrec.models.precision import has_fast_bfloat16
 from tzrec.modules.interaction import InteractionArch
 from tzrec.ops.cpu import parallel
 from tzrec.ops.pair_dots import pair_dots
@@ -52,7 +51,6 @@ def test_a_gradient_that_is_not_contiguous():
     np.testing.assert_allclose(vectors.grad, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(not has_fast_bfloat16(torch.device("cpu")), reason="slow on this CPU")
 def test_autocast_multiplies_16_bits_and_gives_32():
     vectors = torch.randn(64, 27, 16, requires_grad=True)
     upstream = torch.randn(64, 351)
@@ -64,6 +62,8 @@ def test_autocast_multiplies_16_bits_and_gives_32():
     assert dots.dtype == vectors.grad.dtype == torch.float32
     np.testing.assert_allclose(dots.detach(), expected, rtol=0.01, atol=0.01)
     np.testing.assert_allclose(vectors.grad, of_vectors, rtol=0.01, atol=0.05)
+    for value in (dots, vectors.grad):
+        assert torch.equal(value, value.bfloat16().float())
 
 
 def test_training_takes_it_and_evaluation_does_not():
@@ -73,3 +73,19 @@ def test_training_takes_it_and_evaluation_does_not():
     evaluated = module.eval()(vectors)
     assert "PairDots" not in type(evaluated.grad_fn).__name__
     torch.testing.assert_close(trained, evaluated)
+
+
+def _exported(module):
+    return torch.export.export(module, (torch.randn(9, 5, 4),)).module()
+
+
+def _compiled(module):
+    return torch.compile(module, backend="eager", fullgraph=True)
+
+
+@pytest.mark.parametrize("trace", [torch.fx.symbolic_trace, _exported, _compiled])
+def test_a_graph_of_training_holds_plain_products(trace):
+    module, vectors = InteractionArch(5), torch.randn(9, 5, 4, requires_grad=True)
+    dots = trace(module)(vectors)
+    assert "PairDots" not in type(dots.grad_fn).__name__
+    torch.testing.assert_close(dots, module(vectors))

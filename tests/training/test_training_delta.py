@@ -231,6 +231,13 @@ def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path):
         again.check(goes_on=True)
 
 
+def test_a_file_in_the_place_of_the_directory(tmp_path):
+    (tmp_path / "dumps").touch()
+    config = DeltaEmbeddingDumpConfig(output_dir=str(tmp_path / "dumps"))
+    with pytest.raises(CheckpointError, match=r"delta_embedding_run\.txt.* could not be written"):
+        DumpOwner(config, tmp_path / "run").claim()
+
+
 def test_minutes(train, monkeypatch):
     now = iter(range(0, 10_000, 25))
     monkeypatch.setattr(hook_module, "monotonic", lambda: next(now))

@@ -125,7 +125,6 @@ def launch(directory, size, *loads):
     return json.loads((directory / f"results-{size}.json").read_text())
 
 
-@pytest.mark.slow
 def test_two_and_three_ranks_train_as_one(tmp_path):
     """And each of them goes on with what any of them saved, optimizer states included."""
     one = {}

@@ -18,8 +18,6 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from
 from tzrec.training.checkpoint.find import list_checkpoints, step_of
 from tzrec.training.checkpoint.restore import read_data_position
 
-pytestmark = pytest.mark.slow
-
 ROWS = 1000
 # torchrun ends the other ranks as soon as it sees that one has; they may be about to say why.
 ENDED_BY_TORCHRUN = "exitcode  : -15"
@@ -45,6 +43,7 @@ def messages(said):
     return [line for line in said.splitlines() if "rank" in line and "not finite" in line]
 
 
+@pytest.mark.slow
 def test_a_loss_of_one_rank_ends_both(click_config, tmp_path):
     config = click_config(shuffle=False)
     spoil(tmp_path / "train.parquet", 700)
@@ -62,6 +61,7 @@ def test_a_loss_of_one_rank_ends_both(click_config, tmp_path):
     assert time.monotonic() - started < 100
 
 
+@pytest.mark.slow
 def test_both_leave_the_same_steps_out(click_config, tmp_path):
     config = click_config(shuffle=False)
     spoil(tmp_path / "train.parquet", 700, 10)
@@ -109,6 +109,7 @@ def test_the_other_ends_when_one_is_killed_and_any_number_goes_on(click_config, 
         assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whom", ["one rank", "torchrun", "torchrun and data workers"])
 def test_a_signal_stops_both_after_the_same_step(click_config, tmp_path, whom):
     config = click_config(shuffle=False)

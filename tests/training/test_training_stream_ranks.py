@@ -12,8 +12,6 @@ from test_training_stream import EDITS, MESSAGES, PARTITIONS, SIZE, send
 from tzrec.training.checkpoint.find import list_checkpoints
 from tzrec.training.checkpoint.restore import read_data_position
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def launch(click_files, tmp_path):
@@ -65,6 +63,7 @@ def test_a_killed_job_is_the_job_that_was_not(brokers, topic, launch, tmp_path):
     same(everything(whole), everything(killed))
 
 
+@pytest.mark.slow
 def test_idle_ranks_end_together_and_others_go_on(brokers, topic, launch, tmp_path):
     name = topic(PARTITIONS)
     send(brokers, name)

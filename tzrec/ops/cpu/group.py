@@ -210,7 +210,7 @@ class TableGroup:
         if self.is_pending:
             lr, scale = self.optimizer.lr, 1.0 / self._scale
             tables = list(self.trained.values())
-            sizes = (table.num_pending * table.dim for table in tables)
+            sizes = (table.num_moving * table.dim for table in tables)
             for_each(lambda table: table.apply(lr=lr, scale=scale), tables, sizes)
         self.is_pending = False
 

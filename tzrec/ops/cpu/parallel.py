@@ -33,7 +33,8 @@ def for_each(work: Callable[[T], object], items: Sequence[T], sizes: Iterable[in
     """
     numbers = np.fromiter(sizes, np.int64, len(items))
     total = int(numbers.sum())
-    threads = min(torch.get_num_threads(), len(items))
+    most = torch.get_num_threads()
+    threads = min(most, len(items))
     if threads < 2 or total < _LEAST:
         for item in items:
             work(item)
@@ -47,7 +48,7 @@ def for_each(work: Callable[[T], object], items: Sequence[T], sizes: Iterable[in
     middles = np.cumsum(numbers) - numbers / 2
     shares = np.arange(1, threads) * total / threads
     cuts = [0, *np.searchsorted(middles, shares).tolist(), len(items)]
-    pool = _pool(threads - 1, os.getpid())
+    pool = _pool(most - 1, os.getpid())
     others = [pool.submit(take, *cuts[i : i + 2]) for i in range(1, threads)]
     try:
         take(*cuts[:2])

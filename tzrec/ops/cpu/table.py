@@ -83,9 +83,10 @@ class RowTable:
         return self._slots, self._base, self._rows, self._sums, self._count
 
     @property
-    def num_pending(self) -> int:
-        """How many rows have a gradient."""
-        return self._count
+    def num_moving(self) -> int:
+        """How many rows `apply` moves."""
+        moves_all = self.rule is not None and self.rule.all_rows
+        return self.num_rows if moves_all else self._count
 
     def set_count(self, count: int) -> None:
         """Says how many rows have a gradient now."""
