@@ -16,12 +16,6 @@ Columns = dict[str, pa.Array]
 Call = Callable[[], object]
 
 
-def check_threads() -> None:
-    """Ends the program unless polars has one thread, which only its environment can say."""
-    if pl.thread_pool_size() != 1:
-        raise SystemExit("set POLARS_MAX_THREADS=1, or give --no-polars")
-
-
 def frame_of(columns: Columns) -> pl.DataFrame:
     return pl.DataFrame(pa.table({name: entries(column) for name, column in columns.items()}))
 

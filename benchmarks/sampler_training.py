@@ -10,7 +10,9 @@ all but the drawing is the same. Then the CPU time of what a batch needs beside 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -105,7 +107,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tzrec(["data", "generate", "--for", str(CONFIG), "--rows", str(args.rows), "--out", folder])
+        with contextlib.redirect_stdout(sys.stderr):  # of the benchmark's output, figures only
+            words = ["data", "generate", "--for", str(CONFIG), "--rows", str(args.rows)]
+            tzrec([*words, "--out", folder])
         config = prepare(
             CONFIG,
             train_input_path=f"{folder}/train",
