@@ -34,6 +34,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import taobao_shaped
 
+from tzrec.options import prepare_process
+
 VALUES = {
     "vocabulary": (100_000, 1_000_000, 10_000_000, 50_000_000),
     "features": (10, 50, 100, 200, 500),
@@ -129,7 +131,8 @@ def free_memory() -> float:
 
 def run_one(what: str, value: int) -> dict[str, Any]:
     """Returns what a fresh process measured."""
-    command = ["env", "OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE", *sys.orig_argv]
+    prepare_process()  # the child finds the environment of a command
+    command = ["env", "OMP_NUM_THREADS=1", *sys.orig_argv]
     command += ["--one", "--what", what, "--values", str(value)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: dict[str, Any] = json.loads(output.strip().splitlines()[-1])

@@ -39,6 +39,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tzrec.options import prepare_process
+
 CRITEO, TAOBAO = ("deepfm", "dlrm", "dcn_v2"), ("multi_tower", "mmoe", "multi_tower_din", "dssm")
 PARTS = ("input", "lookup", "rows' sums", "tables", "products", "other ops", "Python", "Adam",
          "metrics")  # fmt: skip
@@ -75,9 +77,8 @@ def main() -> int:
 
 def run_one(model: str, precision: str, threads: str) -> dict[str, Any]:
     """Returns what a fresh process measured."""
-    # As commands of tzrec set it.
-    waiting = ["OMP_WAIT_POLICY=PASSIVE", "GOMP_SPINCOUNT=10000"]
-    command = ["env", f"OMP_NUM_THREADS={threads}", *waiting, *sys.orig_argv]
+    prepare_process()  # the child finds the environment of a command
+    command = ["env", f"OMP_NUM_THREADS={threads}", *sys.orig_argv]
     command += ["--one", "--models", model, "--precisions", precision, "--threads", threads]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     *shown, last = output.strip().splitlines()

@@ -58,7 +58,7 @@ def measure(task: Job) -> None:
     pipeline = TrainPipelineSparseDist(model, optimizer, CPU)
     batches = read_ahead(Reader(task, shape, labels).batches("train"))
     wall, cpu = time.perf_counter(), cpu_seconds()
-    rows = len(pipeline.progress(batches))
+    pipeline.progress(batches)
     meter.add("start", time.perf_counter() - wall, cpu_seconds() - cpu)
     rows = 0
     with meter.phase("train"):

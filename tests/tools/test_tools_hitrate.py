@@ -1,14 +1,13 @@
 """The interface's hit rate, against a loop."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+from rank_runs import torchrun
 
 from tzrec.retrieval import faiss_index
 from tzrec.tools.hitrate import main
@@ -218,15 +217,8 @@ class TestHitRate:
 def test_two_processes_add_up(data, tmp_path):
     """Each takes every other batch; the total is of both."""
     write(tmp_path, data)
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
-    done = subprocess.run(
-        [sys.executable, *words, "tzrec.tools.hitrate", *flags(tmp_path), "--batch_size", "7",
-         "--top_k", "20"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    words = [*flags(tmp_path), "--batch_size", "7", "--top_k", "20"]
+    torchrun("-m", "tzrec.tools.hitrate", *words, seconds=120)
     lists = expected(data, 20)
     rows = [
         row

@@ -44,7 +44,8 @@ class _PairDots(torch.autograd.Function):
         count = vectors.size(1)
         with torch.autocast("cpu", enabled=False):
             products = torch.bmm(vectors, vectors.transpose(1, 2)).float()
-        return _by_rows(take_above, products, products.new_empty(len(vectors), _pairs(count)))
+        dots = products.new_empty(len(vectors), count * (count - 1) // 2)
+        return _by_rows(take_above, products, dots)
 
     @staticmethod
     @once_differentiable
@@ -56,10 +57,6 @@ class _PairDots(torch.autograd.Function):
         gradient = gradient.float().contiguous()
         both = _by_rows(mirror, gradient, gradient.new_empty(len(vectors), count, count))
         return torch.bmm(both.to(vectors.dtype), vectors).float()
-
-
-def _pairs(count: int) -> int:
-    return count * (count - 1) // 2
 
 
 def _by_rows(kernel: Callable[..., None], source: Tensor, target: Tensor) -> Tensor:

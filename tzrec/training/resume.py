@@ -18,12 +18,12 @@ from tzrec.training.checkpoint.find import (
     resolve,
     step_of,
 )
-from tzrec.training.checkpoint.manifest import read_manifest
 from tzrec.training.checkpoint.rename import read_param_map
 from tzrec.training.checkpoint.report import RestoreReport
 from tzrec.training.checkpoint.restore import (
     Restorer,
     open_checkpoint,
+    read_content,
     read_data_position,
     read_trainer_state,
 )
@@ -89,11 +89,8 @@ def stored_precision(origin: Origin) -> str:
     """
     if not origin.own or origin.checkpoint is None:
         return ""
-    try:
-        manifest = read_manifest(origin.checkpoint) or {}
-    except ValueError as error:
-        raise CheckpointError(f"{origin.checkpoint}: {error}") from error
-    return str(manifest.get("step_precision", ""))
+    content = read_content(origin.checkpoint, origin.checkpoint)
+    return str(content.get("step_precision", ""))
 
 
 def restore_trainer(

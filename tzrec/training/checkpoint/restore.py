@@ -81,7 +81,7 @@ class Restorer:
         self._names: dict[str, str] = {}
         self._changes: dict[str, Change] = {}
         self._tables = model_tables(model)
-        self._manifest = self._read_manifest()
+        self._manifest = read_content(self._directory, self._checkpoint)
         self._state = FlatState.of(model.state_dict())
         if (directory / "model").is_dir():
             self._weights = StateFiles(directory / "model")
@@ -222,12 +222,6 @@ class Restorer:
         )
         return True
 
-    def _read_manifest(self) -> dict[str, Any]:
-        try:
-            return read_manifest(self._directory) or {}
-        except ValueError as error:
-            raise CheckpointError(f"{self._checkpoint}: {error}") from error
-
     def _find_changes(self) -> dict[str, Change]:
         stored = stored_tables(self._manifest, self._directory)
         changes = {}
@@ -300,6 +294,22 @@ def read_trainer_state(checkpoint: Location) -> dict[str, Any]:
             return state
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def read_content(directory: Location, checkpoint: Location) -> dict[str, Any]:
+    """Returns the manifest of a checkpoint, ``{}`` for one of another program.
+
+    Args:
+        directory: where it is read.
+        checkpoint: how the user knows it.
+
+    Raises:
+        CheckpointError: the manifest cannot be read.
+    """
+    try:
+        return read_manifest(directory) or {}
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
 
 
 def read_data_position(checkpoint: Location) -> dict[str, Any] | None:

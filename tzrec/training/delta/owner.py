@@ -87,11 +87,9 @@ class DumpOwner:
             else:
                 with storage.open_file(self.path, "w", encoding="utf-8") as stream:
                     stream.write(self._run + "\n")
-        except FileExistsError as error:
-            self.check(goes_on=False)
-            # Nobody's claim: a file lies where the directory should be.
-            raise self._failure("written", error) from error
         except Exception as error:  # a remote file system may raise anything
+            if isinstance(error, FileExistsError):
+                self.check(goes_on=False)  # or a file lies where the directory should be
             raise self._failure("written", error) from error
 
     def _read(self) -> str | None:
